@@ -1,0 +1,107 @@
+"""Addresses and header values: parsed and checked before anything is written.
+
+Every address is one mailbox, in one string: `"a@x.example, b@x.example"` and `("Name", "a@x.example")` lose a recipient
+in more than one mail library, so here they are an error that says what to write.
+"""
+
+import re
+from collections.abc import Mapping
+from email.header import Header
+from email.utils import quote
+from typing import NamedTuple
+
+from email_validator import EmailNotValidError, validate_email
+
+from outbox.errors import InvalidAddress, InvalidHeader
+
+_UNSAFE = re.compile(r"[\r\n\0]")
+_NAMED = re.compile(  # Ada <a@x>, "Lovelace, Ada" <a@x>: a name outside quotes holds nothing that separates mailboxes
+    r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>[^"<>,;@\\]*?))\s*<(?P<address>[^<>]*)>\s*'
+)
+_FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8: printable ASCII without the colon
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")  # RFC 5322 atext, and the space between atoms
+_LONGEST_LINE = 998  # RFC 5322, 2.1.1
+_OURS = {
+    "date": None,
+    "message-id": None,
+    "from": "from_email",
+    "to": "to",
+    "cc": "cc",
+    "bcc": "bcc",
+    "reply-to": "reply_to",
+    "subject": "subject",
+    "return-path": "from_email",
+    "mime-version": None,
+}
+"""Headers that a caller cannot set, each with the argument that does it, if one does."""
+
+
+class Mailbox(NamedTuple):
+    """A person's name, which may be empty, and a deliverable address: ASCII, its domain in IDNA form, lower case."""
+
+    name: str
+    address: str
+
+    @property
+    def header(self) -> str:
+        """As it stands in a header: ASCII, on one line, the name quoted or encoded (RFC 2047) where it must be."""
+        if not self.name:
+            return self.address
+        if not self.name.isascii():
+            return f"{Header(self.name, 'utf-8').encode(linesep='')} <{self.address}>"
+        name = self.name if _ATOMS.fullmatch(self.name) else f'"{quote(self.name)}"'
+        return f"{name} <{self.address}>"
+
+    @property
+    def domain(self) -> str:
+        """The part after the `@`."""
+        return self.address.rpartition("@")[2]
+
+
+def parse_mailbox(field: str, value: object) -> Mailbox:
+    """`"a@x.example"` or `"Ada <a@x.example>"` -> Mailbox. Raises InvalidAddress, naming the field."""
+    if not isinstance(value, str):
+        raise InvalidAddress(field, value, "an address is one string, such as 'Ada <ada@example.com>'")
+    if _UNSAFE.search(value):
+        raise InvalidAddress(field, value, "an address cannot hold CR, LF or NUL")
+    named = _NAMED.fullmatch(value)
+    name, address = (named["quoted"] or named["name"] or "", named["address"]) if named else ("", value.strip())
+    try:
+        # Whether the domain exists is the relay's to say, and an intranet's may have no dot.
+        found = validate_email(
+            address,
+            allow_smtputf8=False,
+            check_deliverability=False,
+            globally_deliverable=False,
+            strict=True,
+            test_environment=True,
+        )
+    except EmailNotValidError as error:
+        advice = " Give several addresses as a list of strings." if value.count("@") > 1 else ""
+        raise InvalidAddress(field, value, f"{error}{advice}") from error
+    assert found.ascii_email is not None  # allow_smtputf8=False refuses what has no ASCII form
+    return Mailbox(re.sub(r"\\(.)", r"\1", name), found.ascii_email)
+
+
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Further headers of a mail, as given. Raises InvalidHeader for what would break or forge one."""
+    checked: dict[str, str] = {}
+    for name, value in headers.items():
+        field = f"headers[{name!r}]"
+        if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
+            raise InvalidHeader("headers", name, "a header name is printable ASCII without spaces or a colon")
+        if not isinstance(value, str):
+            raise InvalidHeader(field, value, "a header value is a string")
+        if _UNSAFE.search(value):
+            raise InvalidHeader(field, value, "a header value cannot hold CR, LF or NUL")
+        if len(name) + len(value) > _LONGEST_LINE - 2:
+            raise InvalidHeader(field, value, f"a header is at most {_LONGEST_LINE} characters long")
+        lower = name.lower()
+        if lower in _OURS or lower.startswith("content-"):
+            argument = _OURS.get(lower)
+            remedy = f"use the argument {argument}" if argument else "Outbox sets it"
+            raise InvalidHeader("headers", name, f"this header cannot be set here; {remedy}")
+        if lower in (taken.lower() for taken in checked):
+            raise InvalidHeader("headers", name, "this header is given twice")
+        checked[name] = value
+    return checked

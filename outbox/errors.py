@@ -1,0 +1,53 @@
+"""Everything that Outbox raises on purpose.
+
+    OutboxError
+     +-- SettingsError          the environment is wrong; nothing has started
+     +-- InvalidEmail           queue_email was given something that cannot be a mail; nothing was written
+     |    +-- InvalidAddress
+     |    +-- InvalidHeader
+     |    +-- TooLarge
+     +-- IdempotencyConflict    the key is taken by a mail that says something else
+     +-- LeaseLost              the row is no longer ours: another worker, or a person, has it
+
+A message names the field, the value and the remedy.
+"""
+
+
+class OutboxError(Exception):
+    """The root: catch this to catch all of them."""
+
+
+class SettingsError(OutboxError):
+    """A setting is missing or makes no sense."""
+
+
+class InvalidEmail(OutboxError, ValueError):
+    """A mail that cannot be queued as it is. `field` is the argument's name, `value` what it held."""
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        self.field = field
+        self.value = value
+        shown = repr(value)
+        if len(shown) > 120:  # noqa: PLR2004 - a line of a log; bodies and attachments are values, too
+            shown = f"{shown[:117]}..."
+        super().__init__(f"{field}={shown}: {problem}")
+
+
+class InvalidAddress(InvalidEmail):
+    """Not an address that mail can be sent to."""
+
+
+class InvalidHeader(InvalidEmail):
+    """A header that would break the message or smuggle another header in."""
+
+
+class TooLarge(InvalidEmail):
+    """Larger than `OUTBOX_MAX_MESSAGE_BYTES`."""
+
+
+class IdempotencyConflict(OutboxError):
+    """The same `idempotency_key` was used before, for a mail that says something else."""
+
+
+class LeaseLost(OutboxError):
+    """`begin` matched no row, or the database did not answer: the mail must not be sent by us."""

@@ -1,0 +1,210 @@
+"""The tables. What is said (`EmailContent`), whom it is owed to (`QueuedEmail`), what was tried (`EmailAttempt`).
+
+CHECK constraints tie a row's status to its columns, so that no statement, ours or a person's, can leave a row that
+makes no sense. Indexes are partial, and every query repeats their predicate literally: PostgreSQL uses them only then.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from outbox.database import BigId, UtcDateTime, utcnow
+from outbox.states import DeadReason, Kind, OnUncertain, Outcome, Stage, Status
+
+
+class Base(DeclarativeBase):
+    """The tables of Outbox. An application's own tables have a base of their own."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+        }
+    )
+
+
+def _one_of(column: str, values: type[Any]) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class EmailContent(Base):
+    """What is said: one row a mail, however many it goes to. Immutable, except that retention may purge its body."""
+
+    __tablename__ = "email_contents"
+    __table_args__ = (
+        sa.Index(
+            "uq_email_contents_idempotency_key",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=sa.text("idempotency_key IS NOT NULL"),
+            sqlite_where=sa.text("idempotency_key IS NOT NULL"),
+        ),
+        sa.CheckConstraint("idempotency_key IS NULL OR payload_hash IS NOT NULL", name="keyed"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    message_id: Mapped[str] = mapped_column(sa.Text, unique=True)
+    """RFC 5322 Message-ID with its angle brackets, fixed at enqueue: a resend is recognisable as the same mail."""
+    date: Mapped[datetime] = mapped_column(UtcDateTime)
+    """The Date header, to the second."""
+    sender: Mapped[str] = mapped_column(sa.Text)
+    """The From header as it goes over the wire; its address is the envelope sender, too."""
+    to_header: Mapped[str] = mapped_column(sa.Text)
+    cc_header: Mapped[str | None] = mapped_column(sa.Text)
+    reply_to: Mapped[str | None] = mapped_column(sa.Text)
+    subject: Mapped[str] = mapped_column(sa.Text)
+    text: Mapped[str | None] = mapped_column(sa.Text)
+    html: Mapped[str | None] = mapped_column(sa.Text)
+    headers: Mapped[dict[str, str]] = mapped_column(sa.JSON, default=dict)
+    """Further headers, in the order given. (JSON, not JSONB, which would sort them.)"""
+    template: Mapped[str | None] = mapped_column(sa.Text)
+    locale: Mapped[str | None] = mapped_column(sa.Text)
+    category: Mapped[str | None] = mapped_column(sa.Text)
+    idempotency_key: Mapped[str | None] = mapped_column(sa.Text)
+    payload_hash: Mapped[str | None] = mapped_column(sa.Text)
+    """SHA-256 of all that was asked for, where there is a key: the same key must mean the same mail."""
+    request_id: Mapped[str | None] = mapped_column(sa.Text)
+    sensitive: Mapped[bool] = mapped_column(default=False)
+    size: Mapped[int]
+    """Bytes of the bodies and of the encoded attachments: what `OUTBOX_MAX_MESSAGE_BYTES` bounds."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    recipients: Mapped[list["QueuedEmail"]] = relationship(back_populates="content", order_by="QueuedEmail.id")
+    attachments: Mapped[list["EmailAttachment"]] = relationship(order_by="EmailAttachment.position")
+
+
+class QueuedEmail(Base):
+    """Whom a mail is owed to: one row per envelope recipient, so that a partly refused mail cannot exist."""
+
+    __tablename__ = "email_queue"
+    __table_args__ = (
+        _one_of("status", Status),
+        _one_of("kind", Kind),
+        _one_of("on_uncertain", OnUncertain),
+        _one_of("dead_reason", DeadReason),
+        sa.CheckConstraint("priority IN (0, 1, 2)", name="priority"),
+        sa.CheckConstraint("attempts >= 0 AND claims >= 0 AND max_attempts > 0", name="counts"),
+        sa.CheckConstraint(
+            "(status IN ('claimed', 'sending')) = (claim_token IS NOT NULL) AND "
+            "(claim_token IS NULL) = (claimed_by IS NULL) AND "
+            "(claim_token IS NULL) = (lease_expires_at IS NULL)",
+            name="leased",
+        ),
+        sa.CheckConstraint("(status IN ('sent', 'dead', 'cancelled')) = (finalized_at IS NOT NULL)", name="final"),
+        sa.CheckConstraint("(status = 'sent') = (sent_at IS NOT NULL)", name="sent"),
+        sa.CheckConstraint("(status = 'dead') = (dead_reason IS NOT NULL)", name="dead"),
+        sa.Index(
+            "ix_email_queue_due",
+            "priority",
+            "next_attempt_at",
+            "id",
+            postgresql_where=sa.text("status = 'pending'"),
+            sqlite_where=sa.text("status = 'pending'"),
+        ),
+        # Not on the lease time: renewing a lease would then rewrite every index (no HOT update).
+        sa.Index(
+            "ix_email_queue_leased",
+            "id",
+            postgresql_where=sa.text("status IN ('claimed', 'sending')"),
+            sqlite_where=sa.text("status IN ('claimed', 'sending')"),
+        ),
+        sa.Index(
+            "ix_email_queue_final",
+            "finalized_at",
+            postgresql_where=sa.text("status IN ('sent', 'dead', 'cancelled')"),
+            sqlite_where=sa.text("status IN ('sent', 'dead', 'cancelled')"),
+        ),
+        sa.Index("ix_email_queue_content_id", "content_id"),
+        # Room on each page for the new version of a row that is claimed, begun and settled.
+        {"postgresql_with": {"fillfactor": "85"}},
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    content_id: Mapped[int] = mapped_column(BigId, sa.ForeignKey("email_contents.id", ondelete="CASCADE"))
+    recipient: Mapped[str] = mapped_column(sa.Text)
+    """The bare address, for the envelope."""
+    kind: Mapped[str] = mapped_column(sa.Text, default=Kind.TO)
+    subject: Mapped[str] = mapped_column(sa.Text)
+    """A copy: the audit line outlives the body."""
+    category: Mapped[str | None] = mapped_column(sa.Text)
+    status: Mapped[str] = mapped_column(sa.Text, default=Status.PENDING)
+    priority: Mapped[int] = mapped_column(sa.SmallInteger, default=1)
+    scheduled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When it was asked to go; unlike `next_attempt_at` it never moves. A mail's age counts from here."""
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Attempts that count towards `max_attempts`. The relay's own trouble does not."""
+    max_attempts: Mapped[int]
+    claims: Mapped[int] = mapped_column(default=0)
+    """Times a worker took this row and did not hand it back untried; also the number of its current attempt."""
+    on_uncertain: Mapped[str] = mapped_column(sa.Text)
+    claim_token: Mapped[str | None] = mapped_column(sa.Text)
+    claimed_by: Mapped[str | None] = mapped_column(sa.Text)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_code: Mapped[int | None]
+    last_error: Mapped[str | None] = mapped_column(sa.Text)
+    dead_reason: Mapped[str | None] = mapped_column(sa.Text)
+    request_id: Mapped[str | None] = mapped_column(sa.Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finalized_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    content: Mapped[EmailContent] = relationship(back_populates="recipients")
+    tries: Mapped[list["EmailAttempt"]] = relationship(order_by="EmailAttempt.number")
+
+
+class EmailAttempt(Base):
+    """What was tried: one line per conversation, written in the transaction that settles the row."""
+
+    __tablename__ = "email_attempts"
+    __table_args__ = (_one_of("outcome", Outcome), _one_of("stage", Stage))
+
+    email_id: Mapped[int] = mapped_column(
+        BigId, sa.ForeignKey("email_queue.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """The row's `claims` at the time: a claim has at most one conversation, so a line cannot be written twice."""
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    outcome: Mapped[str] = mapped_column(sa.Text)
+    stage: Mapped[str] = mapped_column(sa.Text)
+    code: Mapped[int | None]
+    reply: Mapped[str] = mapped_column(sa.Text)
+    relay: Mapped[str] = mapped_column(sa.Text)
+    worker: Mapped[str] = mapped_column(sa.Text)
+
+
+class EmailBlob(Base):
+    """The bytes of an attachment, stored once however many mails carry them."""
+
+    __tablename__ = "email_blobs"
+
+    sha256: Mapped[str] = mapped_column(sa.Text, primary_key=True)
+    size: Mapped[int]
+    data: Mapped[bytes] = mapped_column(sa.LargeBinary, deferred=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+
+
+class EmailAttachment(Base):
+    """A blob in a mail."""
+
+    __tablename__ = "email_attachments"
+    __table_args__ = (sa.Index("ix_email_attachments_sha256", "sha256"),)
+
+    content_id: Mapped[int] = mapped_column(
+        BigId, sa.ForeignKey("email_contents.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    position: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    sha256: Mapped[str] = mapped_column(sa.Text, sa.ForeignKey("email_blobs.sha256"))
+    filename: Mapped[str] = mapped_column(sa.Text)
+    content_type: Mapped[str] = mapped_column(sa.Text)
+    inline_id: Mapped[str | None] = mapped_column(sa.Text)
+    """The inline id (`cid:` in the HTML), without brackets; an attachment to download has none."""

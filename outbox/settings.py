@@ -1,0 +1,101 @@
+"""Settings: read from the environment and `.env`, checked before anything starts."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from outbox.addresses import parse_mailbox
+from outbox.errors import InvalidAddress, SettingsError
+from outbox.states import OnUncertain
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What the library needs to know. Every field is an environment variable of the same name, in capitals."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, populate_by_name=True)
+
+    database_url: str = "sqlite:///var/outbox.db"
+
+    smtp_host: str = Field("localhost", validation_alias=AliasChoices("SMTP_HOST", "MAIL_SERVER"))
+    smtp_port: int | None = Field(None, gt=0, lt=65536, validation_alias=AliasChoices("SMTP_PORT", "MAIL_PORT"))
+    smtp_user: str | None = Field(None, validation_alias=AliasChoices("SMTP_USER", "MAIL_USERNAME"))
+    smtp_password: SecretStr | None = Field(None, validation_alias=AliasChoices("SMTP_PASSWORD", "MAIL_PASSWORD"))
+    smtp_from_email: str | None = Field(None, validation_alias=AliasChoices("SMTP_FROM_EMAIL", "MAIL_DEFAULT_SENDER"))
+    smtp_use_tls: bool = Field(False, validation_alias=AliasChoices("SMTP_USE_TLS", "MAIL_USE_TLS"))
+    smtp_use_ssl: bool = Field(False, validation_alias=AliasChoices("SMTP_USE_SSL", "MAIL_USE_SSL"))
+    smtp_ca_file: str | None = None
+    # RFC 5321, 4.5.3.2: a client waits 5 minutes for an answer to a command and 10 for the one to the final dot.
+    smtp_connect_timeout: Seconds = 30
+    smtp_timeout: Seconds = 300
+    smtp_dot_timeout: Seconds = 600
+
+    outbox_drain_seconds: Seconds = 60
+    outbox_chunk: Count = 100
+    outbox_in_flight: Count = 5000
+    outbox_lease_seconds: Seconds = 900
+    outbox_max_attempts: Count = 5
+    outbox_retry_base_seconds: Seconds = 60
+    outbox_retry_max_seconds: Seconds = 3600
+    outbox_max_age_hours: Seconds = 72
+    outbox_on_uncertain: OnUncertain = OnUncertain.RETRY
+    outbox_max_message_bytes: Count = 25_000_000
+
+    @field_validator("smtp_from_email")
+    @classmethod
+    def _sender_is_a_mailbox(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parse_mailbox("SMTP_FROM_EMAIL", value)
+            except InvalidAddress as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        if self.smtp_use_tls and self.smtp_use_ssl:
+            raise ValueError(
+                "SMTP_USE_TLS (STARTTLS, port 587) and SMTP_USE_SSL (TLS from the start, port 465) exclude each other: "
+                "keep one"
+            )
+        if self.smtp_user and self.smtp_password is None:
+            raise ValueError("SMTP_USER is set and SMTP_PASSWORD is not: set both or neither")
+        if self.outbox_lease_seconds <= self.smtp_dot_timeout:
+            raise ValueError(
+                f"OUTBOX_LEASE_SECONDS={self.outbox_lease_seconds:g} must be longer than "
+                f"SMTP_DOT_TIMEOUT={self.smtp_dot_timeout:g}: a lease outlives the longest wait for the relay"
+            )
+        return self
+
+    @property
+    def relay_port(self) -> int:
+        """`SMTP_PORT`, or the port that goes with the kind of TLS: 587, 465, or 25 without."""
+        if self.smtp_port is not None:
+            return self.smtp_port
+        return 465 if self.smtp_use_ssl else 587 if self.smtp_use_tls else 25
+
+    @property
+    def relay_name(self) -> str:
+        """`host:port`, as `email_attempts.relay` records it."""
+        return f"{self.smtp_host}:{self.relay_port}"
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:
+        """Read the environment; raise a `SettingsError` of one line for each thing that is wrong with it."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingsError("; ".join(_sentence(line) for line in error.errors())) from error
+
+
+def _sentence(error: Any) -> str:
+    """One pydantic error as `NAME=value: problem`; a secret's value is never repeated."""
+    problem = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return problem
+    name = str(error["loc"][0]).upper()
+    value = "(hidden)" if "PASSWORD" in name else repr(error["input"])
+    return f"{name}={value}: {problem}"
