@@ -163,8 +163,8 @@ _DIALECTS: dict[str, Words] = {"postgresql": PostgreSQL, "sqlite": SQLite}
 
 def insert(into: Any, session: Session | scoped_session[Session]) -> postgresql.Insert | sqlite.Insert:
     """INSERT with ON CONFLICT, which SQLAlchemy offers for each database separately."""
-    module = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    return module.insert(into)
+    is_postgresql = session.get_bind().dialect.name == "postgresql"
+    return postgresql.insert(into) if is_postgresql else sqlite.insert(into)
 
 
 def create_engine(url: str, **options: Any) -> sa.Engine:

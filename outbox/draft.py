@@ -119,7 +119,7 @@ def draft(
         "idempotency_key": key,
         "payload_hash": key and _hash(said, from_email, recipients, files),
         "request_id": _label("request_id", request_id),
-        "size": _size(said["text"], said["html"], files, settings),
+        "size": _size(text, html, files, settings),
     }
     row = {
         "subject": said["subject"],

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -31,8 +31,9 @@ Wake = Callable[[], None]
 _WAKE = "outbox_wake"
 """The key of `session.info` under which an application keeps its wake, once, on its sessionmaker."""
 
-_CONTENTS, _QUEUE = EmailContent.__table__, QueuedEmail.__table__
-_ATTACHMENTS = EmailAttachment.__table__
+_CONTENTS, _QUEUE, _ATTACHMENTS = (
+    cast("sa.Table", model.__table__) for model in (EmailContent, QueuedEmail, EmailAttachment)
+)
 
 _KEY_IS_TAKEN: dict[str, Any] = {
     "index_elements": ["idempotency_key"],
@@ -86,8 +87,8 @@ class EmailService:
         """Add a mail to the session: one content, and one row for each address in `to`, `cc` and `bcc`.
 
         Returns the row of the first recipient; `.content.recipients` holds them all. Addresses are strings, with a
-        name or without; one, or a list of them. Times are aware. `priority` is high, normal or low. `scheduled_at` holds
-        the mail back until then; after `expires_at` it is not sent any more. `on_uncertain` says what to do when the
+        name or without; one, or a list of them. Times are aware. `priority` is high, normal or low. `scheduled_at`
+        holds the mail back until then; after `expires_at` it is not sent any more. `on_uncertain` says what to do when the
         relay may have had the mail: `retry` (risk a second copy) or `hold` (wait for a person).
 
         The same `idempotency_key` with the same mail returns the row that is there; with another mail it raises
@@ -118,8 +119,8 @@ class EmailService:
     def queue_emails(self, mails: Iterable[Mapping[str, Any]]) -> list[int]:
         """Queue many mails, each a mapping of `queue_email`'s arguments, at the speed of a bulk insert.
 
-        All are checked before the first is written. Returns, in order, the id of each mail's first row; to load the rows
-        would cost more than to write them.
+        All are checked before the first is written. Returns, in order, the id of each mail's first row; to load the
+        rows would cost more than to write them.
         """
         drafts = [self._numbered_draft(number, mail) for number, mail in enumerate(mails)]
         if not drafts:
@@ -151,16 +152,14 @@ class EmailService:
 
     def _insert_keyed(self, checked: Draft) -> EmailContent | None:
         """The new content, or None if the key is taken."""
-        statement = insert(EmailContent, self._session).values(checked.content)
-        return self._session.scalars(
-            statement.on_conflict_do_nothing(**_KEY_IS_TAKEN).returning(EmailContent)
-        ).one_or_none()
+        unless_taken = insert(EmailContent, self._session).on_conflict_do_nothing(**_KEY_IS_TAKEN)
+        return self._session.scalars(unless_taken.values(checked.content).returning(EmailContent)).one_or_none()
 
     def _insert_contents(self, drafts: Sequence[Draft]) -> dict[str, int]:
         """Message-ID -> id of the contents written; those whose key is taken are not among them."""
-        statement = insert(_CONTENTS, self._session).on_conflict_do_nothing(**_KEY_IS_TAKEN)
-        statement = statement.returning(_CONTENTS.c.message_id, _CONTENTS.c.id)
-        rows = self._session.connection().execute(statement, [d.content for d in drafts])
+        unless_taken = insert(_CONTENTS, self._session).on_conflict_do_nothing(**_KEY_IS_TAKEN)
+        returning = unless_taken.returning(_CONTENTS.c.message_id, _CONTENTS.c.id)
+        rows = self._session.connection().execute(returning, [d.content for d in drafts])
         return {row.message_id: row.id for row in rows}
 
     def _insert_rows(self, new: Sequence[tuple[int, Draft]]) -> dict[int, int]:
@@ -201,8 +200,8 @@ class EmailService:
                 )
             if found[key].payload_hash != payload_hash:
                 raise IdempotencyConflict(
-                    f"idempotency_key={key!r}: it was used on {found[key].created_at:%Y-%m-%d %H:%M} for a mail that says "
-                    f"something else ({found[key].message_id}); a new mail needs a new key"
+                    f"idempotency_key={key!r}: it was used on {found[key].created_at:%Y-%m-%d %H:%M} for a mail that "
+                    f"says something else ({found[key].message_id}); a new mail needs a new key"
                 )
         return {str(key): content for key, content in found.items()}
 
