@@ -105,3 +105,8 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise InvalidHeader("headers", name, "this header is given twice")
         checked[name] = value
     return checked
+
+
+def bare_address(header: str) -> str:
+    """The address in a `Mailbox.header`."""
+    return header[header.rindex("<") + 1 : -1] if header.endswith(">") else header
