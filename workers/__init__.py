@@ -22,10 +22,9 @@ except SettingsError as error:
 
 _settings = flask_app.extensions["settings"]
 
-NAME = f"{socket.gethostname()}:{os.getpid()}"
-"""Who holds a row: `email_queue.claimed_by` and `email_attempts.worker`."""
-
-courier = flask_app.extensions["courier"] = Courier(flask_app.extensions["engine"], _settings, NAME)
+# Who holds a row: `email_queue.claimed_by` and `email_attempts.worker`.
+name = flask_app.extensions["worker"] = f"{socket.gethostname()}:{os.getpid()}"
+courier = flask_app.extensions["courier"] = Courier(flask_app.extensions["engine"], _settings, name)
 
 celery = flask_app.extensions["celery"]
 wait_for_broker(celery, _settings)
