@@ -30,7 +30,7 @@ celery = flask_app.extensions["celery"]
 wait_for_broker(celery, _settings)
 celery.conf.update(
     include=["workers.outbox_tasks"],
-    worker_consumer="workers.consumer:Consumer",
+    broker_transport="workers.broker:Transport" if _settings.celery_broker_url.startswith("redis") else None,
     beat_schedule=beat_schedule(_settings),
 )
 
