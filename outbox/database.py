@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -157,6 +159,12 @@ class Statement:
 
 
 _DIALECTS: dict[str, Words] = {"postgresql": PostgreSQL, "sqlite": SQLite}
+
+
+def insert(into: Any, session: Session | scoped_session[Session]) -> postgresql.Insert | sqlite.Insert:
+    """INSERT with ON CONFLICT, which SQLAlchemy offers for each database separately."""
+    is_postgresql = session.get_bind().dialect.name == "postgresql"
+    return postgresql.insert(into) if is_postgresql else sqlite.insert(into)
 
 
 def create_engine(url: str, **options: Any) -> sa.Engine:

@@ -27,6 +27,7 @@ class InvalidEmail(OutboxError, ValueError):
     def __init__(self, field: str, value: object, problem: str) -> None:
         self.field = field
         self.value = value
+        self.problem = problem
         shown = repr(value)
         if len(shown) > 120:  # noqa: PLR2004 - a line of a log; bodies and attachments are values, too
             shown = f"{shown[:117]}..."
