@@ -78,6 +78,19 @@ Script = Callable[[Event], Reaction | None]
 """From what happened to what to do about it; None is the friendly answer."""
 
 
+def on(verb: str, reaction: Reaction, *, times: int | None = None) -> Script:
+    """React so to this verb; the first so many times, or always."""
+    seen: list[Event] = []
+
+    def script(event: Event) -> Reaction | None:
+        if event.verb != verb:
+            return None
+        seen.append(event)
+        return reaction if times is None or len(seen) <= times else None
+
+    return script
+
+
 _WISH = re.compile(
     r"(?P<what>reject|defer|drop|hang|slow)(?:-(?P<figure>[0-9.]+))?(?:-at-(?P<stage>rcpt|data|body|dot))?"
     r"(?:-times-(?P<times>[0-9]+))?(?:[+].*)?"

@@ -100,6 +100,11 @@ class SmtpServer:
             self._loop.call_soon_threadsafe(session.transport.close)
         self.wait_for(lambda server: not server.open)
 
+    def go_away(self) -> None:
+        """Close the port, too: connecting is refused from here on."""
+        self._loop.call_soon_threadsafe(self._listening.close)
+        self.hang_up()
+
     def accept(self, mail: Mail) -> None:
         if self._log:
             self._log.write(json.dumps(asdict(mail) | {"data": mail.data.decode("latin-1")}) + "\n")
