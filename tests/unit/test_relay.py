@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from email.mime.text import MIMEText
+from email.policy import SMTP
 from smtplib import SMTPServerDisconnected
 
 import pytest
@@ -146,7 +147,7 @@ def test_lost_after_the_dot_is_uncertain_and_nothing_is_sent_again(loss: Reactio
 def test_the_librarys_own_way_to_send_does_not_send_again_either() -> None:
     with SmtpServer(on("DOT", Drop(accept=True))) as server, connected(server) as subject:
         with pytest.raises(SMTPServerDisconnected):
-            subject.sendmail("shop@example.com", ADA, MIMEText("Hello."))
+            subject.sendmail("shop@example.com", ADA, MIMEText("Hello.", policy=SMTP))
         assert len(server.mails) == server.connections == 1
 
 
