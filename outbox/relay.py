@@ -181,7 +181,7 @@ class Relay(SMTPBackend):
         outcome = _meaning(answer)
         self._used_at = time.monotonic()
         self._unfinished = answer.refused
-        if answer.code == _CLOSING or outcome is Outcome.RELAY_DOWN:
+        if outcome is Outcome.RELAY_DOWN:
             self._hang_up()
         return Report(outcome, answer.stage, answer.code, _one_line(answer.text))
 

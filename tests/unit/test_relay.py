@@ -89,6 +89,11 @@ def test_530_is_about_our_settings_and_kills_no_mail() -> None:
     assert (report.outcome, report.stage, report.code) == (Outcome.RELAY_DOWN, Stage.MAIL, 530)
 
 
+def test_530_at_rcpt_is_about_the_recipient() -> None:
+    with SmtpServer(on("RCPT", Reply(530))) as server, connected(server) as subject:
+        assert send(subject).outcome is Outcome.REJECTED
+
+
 def test_a_reply_becomes_one_clean_line() -> None:
     words = "5.1.1 first\x00\x1b[31m\n5.1.1 second \N{SNOWMAN}\n" + "long " * 200
     with SmtpServer(on("RCPT", Reply(550, words))) as server, connected(server) as subject:
@@ -157,6 +162,14 @@ def test_lost_inside_the_write_that_holds_the_dot_is_uncertain() -> None:
     assert (report.outcome, report.stage) == (Outcome.UNCERTAIN, Stage.DOT)
 
 
+def test_a_write_that_holds_the_dot_and_fails_is_uncertain() -> None:
+    with SmtpServer() as server, connected(server) as subject:
+        # The first write meets a closed connection, which answers with a reset; the second, with the dot, that reset.
+        report = send(subject, message=LARGE[: conversation._BLOCK + 100], marker=Marker(server.hang_up))
+    assert (report.outcome, report.stage) == (Outcome.UNCERTAIN, Stage.DOT)
+    assert report.reply.startswith("could not write: ")
+
+
 def test_a_250_may_take_longer_than_other_replies() -> None:
     with (
         SmtpServer(on("DOT", Delay(0.8))) as server,
@@ -218,10 +231,11 @@ def test_a_begin_that_cannot_start_says_nothing_to_the_relay() -> None:
         assert server.verbs() == ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "BODY", "DOT"]
 
 
-def test_past_the_deadline_nothing_is_sent() -> None:
+@pytest.mark.parametrize("message", [MAIL, LARGE], ids=["small", "large"])
+def test_past_the_deadline_nothing_is_sent(message: bytes) -> None:
     with SmtpServer() as server, connected(server) as subject:
         with pytest.raises(LeaseLost, match="lease ran out"):
-            subject.send("shop@example.com", ADA, MAIL, Marker(lambda: time.sleep(0.2)), time.monotonic() + 0.1)
+            subject.send("shop@example.com", ADA, message, Marker(lambda: time.sleep(0.2)), time.monotonic() + 0.1)
         server.wait_for(lambda server: not server.open)
     assert not {"BODY", "DOT"} & set(server.verbs())
 
@@ -313,7 +327,9 @@ def test_an_idle_connection_that_does_not_answer_well_is_replaced(
     marker = Marker()
     with SmtpServer(on("RSET", reaction)) as server, connected(server, smtp_connect_timeout=0.3) as subject:
         send(subject)
+        started = time.monotonic()
         assert send(subject, marker=marker).outcome is Outcome.SENT
+        assert time.monotonic() - started < 2  # as long as connecting may take, not as a reply may
         assert [mail.connection for mail in server.mails] == [1, 2]
     assert (marker.started, marker.awaited) == (1, 1)
 
@@ -356,13 +372,16 @@ def test_the_second_connection_is_the_last_that_is_tried() -> None:
         assert server.connections == 2
 
 
-def test_a_kept_connection_lost_later_than_mail_is_an_attempt() -> None:
+@pytest.mark.parametrize("loss", [Drop(), Hang()], ids=repr)
+def test_a_kept_connection_lost_later_than_mail_is_an_attempt(loss: Reaction) -> None:
     def script(event: Event) -> Reaction | None:
-        return Drop() if event.verb == "RCPT" and server.mails else None
+        return loss if event.verb == "RCPT" and server.mails else None
 
-    with SmtpServer(script, pipelining=False) as server, connected(server) as subject:
+    with SmtpServer(script, pipelining=False) as server, connected(server, smtp_timeout=0.3) as subject:
         send(subject)
+        started = time.monotonic()
         report = send(subject)
+        assert time.monotonic() - started < 2  # the patience for the first mail's dot is over
         assert (report.outcome, report.stage) == (Outcome.DEFERRED, Stage.RCPT)
         assert server.connections == 1
 
