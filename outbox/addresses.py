@@ -21,7 +21,7 @@ _LONGEST_NAME = 76  # of a header, so that it and its colon fit the 78 columns a
 _UNSAFE = re.compile(r"[\r\n\0\ud800-\udfff]")  # they end a header, or (a lone surrogate) have no UTF-8 form
 _UNSAFE_ADVICE = "cannot hold CR, LF, NUL or a lone surrogate (half a character)"
 _NAMED = re.compile(  # Ada <a@x>, "Lovelace, Ada" <a@x>: a name outside quotes holds nothing that separates mailboxes
-    r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>[^"<>,;@\\]*?))\s*<(?P<address>[^<>]*)>\s*'
+    r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>[^"<>,;@\\]*?))\s*<(?P<address>[^<>]*)>'
 )
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8: printable ASCII without the colon
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")  # RFC 5322 atext, and the space between atoms
@@ -69,7 +69,9 @@ def parse_mailbox(field: str, value: object) -> Mailbox:
         raise InvalidAddress(field, value, "an address is one string, such as 'Ada <ada@example.com>'")
     if _UNSAFE.search(value):
         raise InvalidAddress(field, value, f"an address {_UNSAFE_ADVICE}")
-    named = _NAMED.fullmatch(value)
+    if len(value) > LONGEST_LINE:  # and _NAMED would take hours over a hundred thousand blanks
+        raise InvalidAddress(field, value, f"an address is at most {LONGEST_LINE} characters long")
+    named = _NAMED.fullmatch(value.strip())
     name, address = (named["quoted"] or named["name"] or "", named["address"]) if named else ("", value.strip())
     try:
         # Whether the domain exists is the relay's to say, and an intranet's may have no dot.
@@ -110,6 +112,8 @@ def encoded_words(text: str, *, column: int) -> str:
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Further headers of a mail, as given. Raises InvalidHeader for what would break or forge one."""
+    if not isinstance(headers, Mapping):
+        raise InvalidHeader("headers", headers, "give a mapping of header names to values")
     checked: dict[str, str] = {}
     for name, value in headers.items():
         field = f"headers[{name!r}]"
