@@ -73,7 +73,7 @@ def test_a_cap_below_the_base_wins() -> None:
 
 
 def test_the_policy_is_the_settings_in_seconds() -> None:
-    settings = Settings(outbox_retry_base_seconds=7, outbox_retry_max_seconds=70, outbox_max_age_hours=0.5)
+    settings = Settings.load(outbox_retry_base_seconds=7, outbox_retry_max_seconds=70, outbox_max_age_hours=0.5)
     assert Policy.of(settings) == Policy(base=7, cap=70, max_age=1800)
 
 
