@@ -72,7 +72,9 @@ def parse_mailbox(field: str, value: object) -> Mailbox:
         raise InvalidAddress(field, value, "an address is one string, such as 'Ada <ada@example.com>'")
     if _UNSAFE.search(value):
         raise InvalidAddress(field, value, f"an address {_UNSAFE_ADVICE}")
-    named = _NAMED.fullmatch(value)
+    if len(value) > LONGEST_LINE:
+        raise InvalidAddress(field, value, f"an address is at most {LONGEST_LINE} characters long")
+    named = _NAMED.fullmatch(value.strip())
     name, address = (named["quoted"] or named["name"] or "", named["address"]) if named else ("", value.strip())
     try:
         ascii_address = _ascii(address)
@@ -119,6 +121,8 @@ def encoded_words(text: str, *, column: int) -> str:
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Further headers of a mail, as given. Raises InvalidHeader for what would break or forge one."""
+    if not isinstance(headers, Mapping):
+        raise InvalidHeader("headers", headers, "give a mapping of header names to values")
     checked: dict[str, str] = {}
     for name, value in headers.items():
         field = f"headers[{name!r}]"
