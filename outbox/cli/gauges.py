@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 import click
+from rich.text import Text
 
 from outbox import stats as gauges
 from outbox.cli.surroundings import open_database
@@ -11,40 +12,42 @@ from outbox.cli.terminal import cell, duration, json_option, put, put_json, tabl
 from outbox.states import DeadReason, Priority
 
 _TOTAL = "total"
-_COLUMNS = {
+_LINES = {
     "Due": "due",
-    "Later": "scheduled",
+    "Scheduled": "scheduled",
     "Claimed": "claimed",
     "Sending": "sending",
     "Uncertain": "uncertain",
-    "Dead": "dead",
-    "Sent/h": "sent_hour",
-    "Sent/d": "sent_day",
-    "Cancelled/d": "cancelled_day",
+    "Sent within an hour": "sent_hour",
+    "Sent within a day": "sent_day",
+    "Cancelled within a day": "cancelled_day",
 }
 
 
 @click.command()
 @json_option
 def stats(*, as_json: bool) -> None:
-    """Count the mails: what is due, in flight and failed, and what was sent within the hour and the day."""
+    """Count the mails: what is due, in flight and failed, and what was sent within the hour and the day.
+
+    Scheduled is what goes later, at its appointed time or when its next try is due. Claimed and sending mail is in a
+    worker's hands. Uncertain and dead mail waits for a person, from whatever time.
+    """
     lanes = _read()
     if as_json:
         put_json(lanes)
         return
-    made = table("", *_COLUMNS, right=list(_COLUMNS))
-    for lane, numbers in lanes.items():
-        shown = numbers | {"dead": sum(numbers["dead"].values())}
-        made.add_row(
-            cell(lane, "bold" if lane == _TOTAL else ""),
-            *(cell(f"{shown[key]:,}", "" if shown[key] else "dim") for key in _COLUMNS.values()),
-        )
-    put(made, "")
-    total = lanes[_TOTAL]
-    oldest = total["oldest_due_seconds"]
-    click.echo(f"Oldest due mail: {'none' if oldest is None else f'due for {duration(oldest)}'}")
-    reasons = ", ".join(f"{number:,} {reason}" for reason, number in total["dead"].items() if number)
-    click.echo(f"Dead: {reasons or 'none'}")
+    made = table("", *lanes, right=list(lanes))
+    for name, key in _LINES.items():
+        made.add_row(cell(name), *(_number(lane[key]) for lane in lanes.values()))
+    for reason in DeadReason:
+        made.add_row(cell(f"Dead: {reason}"), *(_number(lane["dead"][reason]) for lane in lanes.values()))
+    ages = (lane["oldest_due_seconds"] for lane in lanes.values())
+    made.add_row(cell("Oldest due for"), *(cell(None, "dim") if age is None else cell(duration(age)) for age in ages))
+    put(made)
+
+
+def _number(number: int) -> Text:
+    return cell(f"{number:,}", "" if number else "dim")
 
 
 def _read() -> dict[str, dict[str, Any]]:

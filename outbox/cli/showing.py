@@ -76,7 +76,7 @@ def _row_facts(row: QueuedEmail) -> list[tuple[str, object]]:
         ("Recipient", f"{row.recipient} ({row.kind})"),
         ("Priority", Priority(row.priority).label),
         ("Category", row.category),
-        ("Attempts", f"{row.attempts} of {row.max_attempts} (claimed {row.claims} times)"),
+        ("Attempts", f"{row.attempts} of {row.max_attempts}"),
         ("If uncertain", row.on_uncertain),
         ("Last error", row.last_error),
         ("Last code", row.last_code),

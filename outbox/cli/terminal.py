@@ -103,7 +103,7 @@ def facts(pairs: Iterable[tuple[str, object]]) -> Table:
     made.add_column(overflow="fold")
     for name, value in pairs:
         if value is not None:
-            made.add_row(Text(name, style="dim"), value if isinstance(value, Text) else Text(safe(str(value))))
+            made.add_row(Text(safe(name), style="dim"), value if isinstance(value, Text) else Text(safe(str(value))))
     return made
 
 
