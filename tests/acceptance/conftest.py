@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.smtp_server import Script, SmtpServer
+from tests.smtp_script import Script
+from tests.smtp_server import SmtpServer
 from tests.system import System
 
 StartSystem = Callable[..., System]

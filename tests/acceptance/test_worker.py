@@ -10,7 +10,7 @@ import outbox.drain
 from app.queues import SEND_EMAILS, queue_of
 from outbox.states import Priority
 from tests.acceptance.conftest import StartSystem
-from tests.smtp_server import Delay, Event
+from tests.smtp_script import Delay, Event
 from tests.system import System, wait_until
 
 
