@@ -8,6 +8,7 @@ import re
 from binascii import b2a_base64
 from collections.abc import Mapping
 from email.utils import quote
+from functools import lru_cache
 from typing import NamedTuple
 
 from email_validator import EmailNotValidError, validate_email
