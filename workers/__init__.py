@@ -5,12 +5,13 @@ The Flask application is not named `app` here: Celery would take that for its ow
 
 import os
 import socket
+from contextlib import suppress
 from typing import Any
 
 from celery.signals import beat_init, worker_shutdown, worker_shutting_down
 
 from app import create_app
-from app.celery_app import wait_for_broker
+from app.celery_app import BEAT_SCHEDULE, wait_for_broker
 from outbox.delivery import Courier
 from outbox.errors import SettingsError
 from workers.schedule import beat_schedule
@@ -33,6 +34,8 @@ celery.conf.update(
     broker_transport="workers.broker:Transport" if _settings.celery_broker_url.startswith("redis") else None,
     beat_schedule=beat_schedule(_settings),
 )
+with suppress(OSError):  # beat needs it, and says so; a worker in a read-only container does not
+    BEAT_SCHEDULE.parent.mkdir(exist_ok=True)
 
 
 @beat_init.connect
