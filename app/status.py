@@ -49,5 +49,5 @@ def count_by_status() -> dict[str, int]:
     """Every status, with the number of its rows."""
     with current_app.extensions["sessions"]() as session:
         found = session.execute(sa.select(QueuedEmail.status, sa.func.count()).group_by(QueuedEmail.status))
-        counts = dict(found.tuples().all())
+        counts = dict(found.all())
     return {name: counts.get(name, 0) for name in Status}

@@ -156,7 +156,7 @@ class System:
         """How many rows stand where."""
         with self.sessions() as session:
             query = sa.select(QueuedEmail.status, sa.func.count()).group_by(QueuedEmail.status)
-            return Counter(dict(session.execute(query).tuples().all()))
+            return Counter(dict(session.execute(query).all()))
 
     def wait_until_sent(self, count: int, seconds: float = PATIENCE) -> None:
         """Until `count` rows, and no other, are there and all are sent."""

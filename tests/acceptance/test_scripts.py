@@ -43,9 +43,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_worker_and_beat_start_from_the_environment_and_stop(
-    folder: Path, run: Run, start_system: StartSystem, postgresql_url: str, redis_url: str
+    folder: Path, run: Run, start_system: StartSystem, postgresql_url: str
 ) -> None:
-    system = start_system(postgresql_url, redis_url)
+    system = start_system(postgresql_url)
     (folder / ".env").write_text("CELERY_WORKER_QUEUES=celery,email.high\nCELERY_WORKER_CONCURRENCY=2\n")
     worker = system.start("worker", "./start_celery_worker.sh", CELERY_WORKER_CONCURRENCY="3")
     beat = system.start("beat", "./start_celery_beat.sh")
