@@ -1,1 +1,37 @@
 """Outbox: queue mail in your own transaction, have it delivered, know what happened."""
+
+from outbox.draft import Attachment
+from outbox.errors import (
+    IdempotencyConflict,
+    InvalidAddress,
+    InvalidEmail,
+    InvalidHeader,
+    LeaseLost,
+    OutboxError,
+    SettingsError,
+    TooLarge,
+)
+from outbox.models import QueuedEmail
+from outbox.service import EmailService
+from outbox.settings import Settings
+from outbox.states import DeadReason, OnUncertain, Outcome, Priority, Status
+
+__all__ = [
+    "Attachment",
+    "DeadReason",
+    "EmailService",
+    "IdempotencyConflict",
+    "InvalidAddress",
+    "InvalidEmail",
+    "InvalidHeader",
+    "LeaseLost",
+    "OnUncertain",
+    "OutboxError",
+    "Outcome",
+    "Priority",
+    "QueuedEmail",
+    "Settings",
+    "SettingsError",
+    "Status",
+    "TooLarge",
+]

@@ -3,19 +3,28 @@
 Every other file speaks SQL that both understand, through the constructs below.
 """
 
+import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from outbox.errors import SettingsError
+
 SQLITE_BUSY_SECONDS = 30
 """How long a writer waits for another's transaction: the longest bulk enqueue we would expect, and some."""
+
+SQLITE_OLDEST = (3, 35)
+"""RETURNING."""
 
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 """SQLite counts up by itself only in an INTEGER PRIMARY KEY."""
@@ -61,6 +70,103 @@ def _utcnow_sqlite(element: utcnow, compiler: SQLCompiler, **kwargs: Any) -> str
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 
+class PostgreSQL:
+    """Words of PostgreSQL."""
+
+    now = "now()"
+    skip_locked = "FOR NO KEY UPDATE SKIP LOCKED"
+    """Not FOR UPDATE: that would also skip rows whose child row (an attempt) is being inserted."""
+
+    @staticmethod
+    def after(seconds: str) -> str:
+        """The time that many seconds from now."""
+        return f"now() + CAST({seconds} AS double precision) * interval '1 second'"
+
+    @staticmethod
+    def seconds_since(time: str) -> str:
+        """How long ago that was."""
+        return f"CAST(extract(epoch FROM now() - {time}) AS double precision)"
+
+    @staticmethod
+    def among(query: str) -> str:
+        """`id {among(query)}`: as an array, evaluated once (1.2 ms; joined as a CTE 1,463 ms, at 1.3 M rows)."""
+        return f"= ANY(ARRAY({query}))"
+
+    @staticmethod
+    def numbers(parameter: str) -> str:
+        """The rows of a JSON array of integers."""
+        return f"SELECT CAST(value AS bigint) FROM json_array_elements_text(CAST({parameter} AS json))"
+
+    @staticmethod
+    def lines(parameter: str, **columns: str) -> str:
+        """The rows of a JSON array of objects, as a table `line`."""
+        typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        return f"json_to_recordset(CAST({parameter} AS json)) AS line({typed})"
+
+
+class SQLite:
+    """The same in words of SQLite, whose one writer needs no row locks. Times are text that sorts."""
+
+    now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+    skip_locked = ""
+
+    @staticmethod
+    def after(seconds: str) -> str:
+        """The time that many seconds from now."""
+        return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')"
+
+    @staticmethod
+    def seconds_since(time: str) -> str:
+        """How long ago that was."""
+        return f"(julianday('now') - julianday({time})) * 86400.0"
+
+    @staticmethod
+    def among(query: str) -> str:
+        """`id {among(query)}`."""
+        return f"IN ({query})"
+
+    @staticmethod
+    def numbers(parameter: str) -> str:
+        """The rows of a JSON array of integers."""
+        return f"SELECT value FROM json_each({parameter})"
+
+    @staticmethod
+    def lines(parameter: str, **columns: str) -> str:
+        """The rows of a JSON array of objects, as a table `line`."""
+        picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
+        return f"(SELECT {picked} FROM json_each({parameter})) AS line"
+
+
+Words = type[PostgreSQL] | type[SQLite]
+
+
+class Statement:
+    """One SQL statement, written once and spelled for the database it runs on.
+
+    Plain SQL rather than expressions: the predicates of the partial indexes must stand in it literally, and an
+    operator who finds it in `pg_stat_activity` finds it here, too.
+    """
+
+    def __init__(self, write: Callable[[Words], str], **types: Any) -> None:
+        self._spelled: dict[str, sa.TextClause | sa.TextualSelect] = {}
+        for name, words in _DIALECTS.items():
+            text = sa.text(write(words))
+            self._spelled[name] = text.columns(**types) if types else text
+
+    def __call__(self, connection: sa.Connection, /, **parameters: Any) -> sa.CursorResult[Any]:
+        """Run it."""
+        return connection.execute(self._spelled[connection.dialect.name], parameters)
+
+
+_DIALECTS: dict[str, Words] = {"postgresql": PostgreSQL, "sqlite": SQLite}
+
+
+def insert(into: Any, session: Session | scoped_session[Session]) -> postgresql.Insert | sqlite.Insert:
+    """INSERT with ON CONFLICT, which SQLAlchemy offers for each database separately."""
+    is_postgresql = session.get_bind().dialect.name == "postgresql"
+    return postgresql.insert(into) if is_postgresql else sqlite.insert(into)
+
+
 def create_engine(url: str, **options: Any) -> sa.Engine:
     """The engine for `DATABASE_URL`, with the promises that Outbox needs of it.
 
@@ -74,11 +180,16 @@ def create_engine(url: str, **options: Any) -> sa.Engine:
             parsed = parsed.set(drivername="postgresql+psycopg")
         return sa.create_engine(parsed, **{"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20} | options)
     if parsed.get_backend_name() == "sqlite":
+        if sqlite3.sqlite_version_info < SQLITE_OLDEST:
+            raise SettingsError(
+                f"DATABASE_URL={url}: SQLite {sqlite3.sqlite_version} is too old, RETURNING needs "
+                f"{'.'.join(map(str, SQLITE_OLDEST))}; use a newer Python build or PostgreSQL"
+            )
         engine = sa.create_engine(parsed, **{"connect_args": {"timeout": SQLITE_BUSY_SECONDS}} | options)
         sa.event.listen(engine, "connect", _open_sqlite)
         sa.event.listen(engine, "begin", _begin_immediate)
         return engine
-    raise ValueError(f"DATABASE_URL={parsed.render_as_string()}: use postgresql:// or sqlite:///")
+    raise SettingsError(f"DATABASE_URL={parsed.render_as_string()}: use postgresql:// or sqlite:///")
 
 
 def _open_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -7,7 +7,7 @@
      |    +-- InvalidHeader
      |    +-- TooLarge
      +-- IdempotencyConflict    the key is taken by a mail that says something else
-     +-- LeaseLost              the row is no longer ours: another worker, or a person, has it
+     +-- LeaseLost              the mail must not be sent by us (any more)
 
 A message names the field, the value and the remedy.
 """
@@ -27,6 +27,7 @@ class InvalidEmail(OutboxError, ValueError):
     def __init__(self, field: str, value: object, problem: str) -> None:
         self.field = field
         self.value = value
+        self.problem = problem
         shown = repr(value)
         if len(shown) > 120:  # noqa: PLR2004 - a line of a log; bodies and attachments are values, too
             shown = f"{shown[:117]}..."
@@ -50,4 +51,11 @@ class IdempotencyConflict(OutboxError):
 
 
 class LeaseLost(OutboxError):
-    """`begin` matched no row, or the database did not answer: the mail must not be sent by us."""
+    """The mail must not be sent by us: `begin` is not durable, or came too late.
+
+    `taken`: the row is known to be in somebody else's hands, rather than the database not answering.
+    """
+
+    def __init__(self, message: str, *, taken: bool = False) -> None:
+        self.taken = taken
+        super().__init__(message)

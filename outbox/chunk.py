@@ -1,0 +1,145 @@
+"""The rows of one task, as mails to be sent: a query for the rows, one more if any of them has attachments."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox.addresses import bare_address
+from outbox.claims import standing_columns
+from outbox.database import Statement, UtcDateTime, Words
+from outbox.message import File, Message
+from outbox.retry import Standing
+from outbox.states import OnUncertain
+
+
+@dataclass(slots=True)
+class Mail:
+    """A claimed row, and what it takes to send it."""
+
+    id: int
+    token: str
+    """The chunk's until `begin`, the conversation's own from then on."""
+    number: int
+    """The attempt's."""
+    recipient: str
+    content_id: int
+    standing: Standing
+    message: Message
+    files: Sequence["FileLink"]
+
+    @property
+    def sender(self) -> str:
+        """The envelope sender."""
+        return bare_address(self.message.sender)
+
+    @property
+    def expired(self) -> bool:
+        """Past its own `expires_at`."""
+        return self.standing.expires_in is not None and self.standing.expires_in <= 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileLink:
+    """An attachment whose bytes are fetched when its turn comes: a chunk of 100 large mails must fit in memory."""
+
+    sha256: str
+    filename: str
+    content_type: str
+    inline_id: str | None
+
+
+def _rows(sql: Words) -> str:
+    return f"""
+SELECT q.id, q.claims, q.recipient, q.attempts, q.max_attempts, q.on_uncertain, {standing_columns(sql)},
+       c.id AS content_id, c.message_id, c.date, c.sender, c.to_header, c.cc_header, c.reply_to, c.subject, c.text,
+       c.html, c.headers, EXISTS (SELECT 1 FROM email_attachments AS f WHERE f.content_id = c.id) AS has_files
+  FROM email_queue AS q JOIN email_contents AS c ON c.id = q.content_id
+ WHERE q.id {sql.among(sql.numbers(":ids"))} AND q.claim_token = :token AND q.status = 'claimed'"""
+
+
+def _links(sql: Words) -> str:
+    return f"""
+SELECT content_id, sha256, filename, content_type, inline_id FROM email_attachments
+ WHERE content_id {sql.among(sql.numbers(":ids"))} ORDER BY content_id, position"""
+
+
+_ROWS = Statement(_rows, date=UtcDateTime, headers=sa.JSON)
+_LINKS = Statement(_links)
+_BLOB = sa.text("SELECT data FROM email_blobs WHERE sha256 = :sha256")
+
+
+def load(connection: sa.Connection, ids: Sequence[int], token: str) -> list[Mail]:
+    """The mails among `ids` that are still claimed under `token`, in the order of `ids`."""
+    rows = {row.id: row for row in _ROWS(connection, ids=json.dumps(ids), token=token)}
+    links = _load_links(connection, {row.content_id for row in rows.values() if row.has_files})
+    return [_mail(rows[id_], token, links) for id_ in ids if id_ in rows]
+
+
+class Composer:
+    """Mails to bytes, one at a time; the rows of a mail to several recipients follow each other and share theirs."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._content_id: int | None = None
+        self._data = b""
+
+    def compose(self, mail: Mail) -> bytes:
+        """The message as it goes to the relay."""
+        if mail.content_id != self._content_id:
+            message = replace(mail.message, files=self._fetch(mail.files)) if mail.files else mail.message
+            self._data = message.as_bytes()
+            self._content_id = mail.content_id
+        return self._data
+
+    def _fetch(self, links: Sequence[FileLink]) -> list[File]:
+        with self._engine.begin() as connection:
+            blobs = {link.sha256: connection.execute(_BLOB, {"sha256": link.sha256}).scalar_one() for link in links}
+        return [File(link.filename, link.content_type, blobs[link.sha256], link.inline_id) for link in links]
+
+
+def _load_links(connection: sa.Connection, contents: set[int]) -> Mapping[int, Sequence[FileLink]]:
+    links: dict[int, list[FileLink]] = defaultdict(list)
+    if contents:
+        for row in _LINKS(connection, ids=json.dumps(sorted(contents))):
+            links[row.content_id].append(FileLink(row.sha256, row.filename, row.content_type, row.inline_id))
+    return links
+
+
+def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]]) -> Mail:
+    return Mail(
+        id=row.id,
+        token=token,
+        number=row.claims,
+        recipient=row.recipient,
+        content_id=row.content_id,
+        standing=standing(row),
+        message=Message(
+            message_id=row.message_id,
+            date=row.date,
+            sender=row.sender,
+            to=row.to_header,
+            cc=row.cc_header,
+            reply_to=row.reply_to,
+            subject=row.subject,
+            text=row.text,
+            html=row.html,
+            headers=row.headers,
+        ),
+        files=links.get(row.content_id, ()),
+    )
+
+
+def standing(row: sa.Row[Any]) -> Standing:
+    """What `retry` must know, from a row with `claims.standing_columns`."""
+    return Standing(
+        attempts=row.attempts,
+        max_attempts=row.max_attempts,
+        on_uncertain=OnUncertain(row.on_uncertain),
+        resends=row.resends,
+        age=row.age,
+        expires_in=row.expires_in,
+    )

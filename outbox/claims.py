@@ -1,0 +1,245 @@
+"""Every SQL statement that moves a row. There is no other way to change a status.
+
+A claim is a token on the row and a lease. Each statement on a leased row names its token; no row matched means that
+somebody else owns it: do nothing. `begin` exchanges the token of the chunk for one of the conversation's own, so that
+the same chunk, delivered twice by the broker, can never settle or release a mail that is in another's hands.
+
+All of them run in the caller's transaction.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from outbox.database import Statement, Words
+from outbox.states import DeadReason, Outcome, Priority, Stage, Status
+
+
+class Claim(NamedTuple):
+    """Rows that are ours until the lease runs out, in the order in which they should go."""
+
+    token: str
+    ids: Mapping[Priority, Sequence[int]]
+
+
+class Begin(NamedTuple):
+    """The marker that a conversation sets before its dot."""
+
+    id: int
+    token: str
+    own_token: str  # what `settle` must name from here on
+
+
+class Attempt(NamedTuple):
+    """A conversation, for the record. `seconds`: how long it took."""
+
+    id: int
+    number: int
+    seconds: float
+    outcome: Outcome
+    stage: Stage
+    code: int | None
+    reply: str
+    relay: str
+    worker: str
+
+
+class Settlement(NamedTuple):
+    """The end of a claim: the row's next state, and the conversation that led to it, if there was one."""
+
+    id: int
+    token: str
+    status: Status
+    counted: bool = False
+    delay: float = 0
+    dead_reason: DeadReason | None = None
+    last_code: int | None = None
+    last_error: str | None = None
+    attempt: Attempt | None = None
+
+
+class Release(NamedTuple):
+    """A row handed back untried. It keeps its place in the queue unless `delay` seconds are given."""
+
+    id: int
+    token: str
+    delay: float = 0
+
+
+def _due(sql: Words, priority: Priority, limit: str) -> str:
+    return f"""SELECT id FROM (SELECT id FROM email_queue
+         WHERE status = 'pending' AND priority = {priority:d} AND next_attempt_at <= {sql.now}
+         ORDER BY next_attempt_at, id LIMIT {limit} {sql.skip_locked}) AS {priority.label}"""
+
+
+def _claim(sql: Words) -> str:
+    # A lane of its own for each priority: bulk cannot starve a password reset, nor the other way round.
+    lanes = "\n UNION ALL ".join(_due(sql, lane, f":{lane.label}") for lane in Priority)
+    return f"""
+UPDATE email_queue
+   SET status = 'claimed', claim_token = :token, claimed_by = :worker, claims = claims + 1,
+       lease_expires_at = {sql.after(":lease")}
+ WHERE id {sql.among(lanes)}
+RETURNING id, priority, next_attempt_at"""
+
+
+def _due_lanes(sql: Words) -> str:
+    return "\n UNION ALL ".join(
+        f"""SELECT {lane:d} AS priority WHERE EXISTS (SELECT 1 FROM email_queue
+         WHERE status = 'pending' AND priority = {lane:d} AND next_attempt_at <= {sql.now})"""
+        for lane in Priority
+    )
+
+
+def _in_flight(_: Words) -> str:
+    return """
+SELECT priority, count(*) AS rows FROM email_queue WHERE status IN ('claimed', 'sending') GROUP BY priority"""
+
+
+def _begin(sql: Words) -> str:
+    return f"""
+UPDATE email_queue AS q
+   SET status = 'sending', claim_token = line.own_token, lease_expires_at = {sql.after(":lease")}
+  FROM {sql.lines(":lines", id="bigint", token="text", own_token="text")}
+ WHERE q.id = line.id AND q.claim_token = line.token AND q.status = 'claimed'
+RETURNING q.id"""
+
+
+def _settle(sql: Words) -> str:
+    lines = sql.lines(
+        ":lines",
+        id="bigint", token="text", status="text", counted="boolean", delay="double precision",
+        dead_reason="text", last_code="integer", last_error="text",
+    )  # fmt: skip
+    return f"""
+UPDATE email_queue AS q
+   SET status = line.status,
+       attempts = q.attempts + CASE WHEN line.counted THEN 1 ELSE 0 END,
+       next_attempt_at = CASE WHEN line.status = 'pending' THEN {sql.after("line.delay")} ELSE q.next_attempt_at END,
+       sent_at = CASE WHEN line.status = 'sent' THEN {sql.now} END,
+       finalized_at = CASE WHEN line.status IN ('sent', 'dead') THEN {sql.now} END,
+       dead_reason = line.dead_reason, last_code = line.last_code, last_error = line.last_error,
+       claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
+  FROM {lines}
+ WHERE q.id = line.id AND q.claim_token = line.token AND q.status IN ('claimed', 'sending')
+RETURNING q.id"""
+
+
+def _record(sql: Words) -> str:
+    lines = sql.lines(
+        ":lines",
+        id="bigint", number="integer", seconds="double precision", outcome="text", stage="text", code="integer",
+        reply="text", relay="text", worker="text",
+    )  # fmt: skip
+    return f"""
+INSERT INTO email_attempts (email_id, number, started_at, finished_at, outcome, stage, code, reply, relay, worker)
+SELECT id, number, {sql.after("-seconds")}, {sql.now}, outcome, stage, code, reply, relay, worker FROM {lines}"""
+
+
+def _release(sql: Words) -> str:
+    return f"""
+UPDATE email_queue AS q
+   SET status = 'pending', claims = q.claims - 1, claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL,
+       next_attempt_at = CASE WHEN line.delay > 0 THEN {sql.after("line.delay")} ELSE q.next_attempt_at END
+  FROM {sql.lines(":lines", id="bigint", token="text", delay="double precision")}
+ WHERE q.id = line.id AND q.claim_token = line.token AND q.status IN ('claimed', 'sending')
+RETURNING q.id"""
+
+
+def _return_unbegun(sql: Words) -> str:
+    return f"""
+UPDATE email_queue
+   SET status = 'pending', claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
+ WHERE id {sql.among(_lapsed(sql, "id", "claimed"))}
+RETURNING id"""
+
+
+def _lapsed(sql: Words, columns: str, status: str) -> str:
+    # The first condition is the index's own, word by word; the second narrows it down.
+    return f"""
+SELECT {columns} FROM email_queue AS q
+ WHERE q.status IN ('claimed', 'sending') AND q.status = '{status}' AND q.lease_expires_at < {sql.now}
+ ORDER BY q.id LIMIT :limit {sql.skip_locked}"""
+
+
+def _find_lapsed_sendings(sql: Words) -> str:
+    columns = f"""q.id, q.claim_token, q.claims, q.claimed_by, q.attempts, q.max_attempts, q.on_uncertain,
+       {sql.seconds_since("q.lease_expires_at")} AS overdue, {standing_columns(sql)}"""
+    return _lapsed(sql, columns, "sending")
+
+
+def standing_columns(sql: Words) -> str:
+    """What `retry.Standing` needs beside the row's own columns, for a query on `email_queue AS q`."""
+    return f"""{sql.seconds_since("coalesce(q.scheduled_at, q.created_at)")} AS age,
+       -({sql.seconds_since("q.expires_at")}) AS expires_in,
+       CASE WHEN q.claims > 1 THEN (SELECT count(*) FROM email_attempts AS a
+             WHERE a.email_id = q.id AND a.outcome = 'uncertain') ELSE 0 END AS resends"""
+
+
+_CLAIM = Statement(_claim)
+_DUE_LANES = Statement(_due_lanes)
+_IN_FLIGHT = Statement(_in_flight)
+_BEGIN = Statement(_begin)
+_SETTLE = Statement(_settle)
+_RECORD = Statement(_record)
+_RELEASE = Statement(_release)
+_RETURN_UNBEGUN = Statement(_return_unbegun)
+_FIND_LAPSED_SENDINGS = Statement(_find_lapsed_sendings)
+
+
+def claim(connection: sa.Connection, quotas: Mapping[Priority, int], worker: str, lease: float) -> Claim:
+    """pending -> claimed: up to `quotas[lane]` due rows of each lane, oldest first, for `lease` seconds."""
+    token = uuid4().hex
+    limits = {lane.label: quotas[lane] for lane in Priority}
+    rows = _CLAIM(connection, token=token, worker=worker, lease=lease, **limits).all()
+    ids: dict[Priority, list[int]] = {lane: [] for lane in Priority}
+    for row in sorted(rows, key=lambda row: (row.next_attempt_at, row.id)):
+        ids[Priority(row.priority)].append(row.id)
+    return Claim(token, ids)
+
+
+def due_lanes(connection: sa.Connection) -> set[Priority]:
+    """The lanes in which a claim would find something: one index probe each."""
+    return {Priority(priority) for priority in _DUE_LANES(connection).scalars()}
+
+
+def in_flight(connection: sa.Connection) -> dict[Priority, int]:
+    """Rows claimed or sending, by lane."""
+    counts = {row.priority: row.rows for row in _IN_FLIGHT(connection)}
+    return {lane: counts.get(lane, 0) for lane in Priority}
+
+
+def begin(connection: sa.Connection, begins: Iterable[Begin], lease: float) -> set[int]:
+    """claimed -> sending, for `lease` seconds from now. Returns the ids that were ours."""
+    return set(_BEGIN(connection, lines=_lines(begins), lease=lease).scalars())
+
+
+def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
+    """claimed, sending -> sent, pending, dead or uncertain, with its attempt. Returns the ids that were ours."""
+    ours = set(_SETTLE(connection, lines=_lines(s._replace(attempt=None) for s in settlements)).scalars())
+    attempts = [s.attempt for s in settlements if s.attempt is not None and s.id in ours]
+    if attempts:
+        _RECORD(connection, lines=_lines(attempts))
+    return ours
+
+
+def release(connection: sa.Connection, releases: Iterable[Release]) -> set[int]:
+    """claimed, sending -> pending, as if it had not been claimed. Only for what was certainly not sent."""
+    return set(_RELEASE(connection, lines=_lines(releases)).scalars())
+
+
+def return_unbegun(connection: sa.Connection, limit: int) -> list[int]:
+    """claimed -> pending, where the lease ran out: it was never begun, so it was never sent."""
+    return list(_RETURN_UNBEGUN(connection, limit=limit).scalars())
+
+
+def find_lapsed_sendings(connection: sa.Connection, limit: int) -> Sequence[sa.Row[Any]]:
+    """Rows whose worker vanished while the relay may have had the mail, locked, for the caller to settle."""
+    return _FIND_LAPSED_SENDINGS(connection, limit=limit).all()
+
+
+def _lines(tuples: Iterable[NamedTuple]) -> str:
+    return json.dumps([line._asdict() for line in tuples])

