@@ -71,7 +71,7 @@ def _settings(settings: AppSettings) -> dict[str, Any]:
         "result_serializer": "json",
         "result_expires": timedelta(days=1),
         "task_default_queue": DEFAULT_QUEUE,
-        "task_queues": [Queue(name) for name in QUEUES],
+        "task_queues": [Queue(name, routing_key=name) for name in QUEUES],
         # A task is acknowledged when it is done, so that a dead worker's tasks come back. Twice is harmless: the rows
         # it names are moved under a token, and the second run finds none.
         "task_acks_late": True,
@@ -79,6 +79,7 @@ def _settings(settings: AppSettings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # Connections that wait for a relay: 32 threads sent 5 times the mail of 8 processes, in an eighth of the memory.
         "worker_pool": "threads",
+        "worker_concurrency": settings.celery_worker_concurrency,
         "worker_hijack_root_logger": False,
         "worker_send_task_events": True,
         "task_send_sent_event": True,

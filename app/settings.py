@@ -43,13 +43,16 @@ class AppSettings(Settings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url_is_one(cls, value: str) -> str:
-        if not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("a Redis address begins with redis://, rediss:// or unix://")
+        if not value.startswith(("redis://", "rediss://")):
+            raise ValueError("a Redis address begins with redis:// or, for TLS, rediss://")
         return value
 
     @model_validator(mode="after")
     def _celery_uses_redis_unless_told(self) -> Self:
         for name in ("celery_broker_url", "celery_result_backend"):
-            if not getattr(self, name):
-                object.__setattr__(self, name, self.redis_url)  # frozen for everybody else
+            url = getattr(self, name) or self.redis_url
+            if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
+                # Celery would not look at the certificate.
+                url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+            object.__setattr__(self, name, url)  # frozen for everybody else
         return self

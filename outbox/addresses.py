@@ -8,6 +8,7 @@ import re
 from binascii import b2a_base64
 from collections.abc import Mapping
 from email.utils import quote
+from functools import lru_cache
 from typing import NamedTuple
 
 from email_validator import EmailNotValidError, validate_email
@@ -72,21 +73,27 @@ def parse_mailbox(field: str, value: object) -> Mailbox:
     named = _NAMED.fullmatch(value)
     name, address = (named["quoted"] or named["name"] or "", named["address"]) if named else ("", value.strip())
     try:
-        # Whether the domain exists is the relay's to say, and an intranet's may have no dot.
-        found = validate_email(
-            address,
-            allow_smtputf8=False,
-            check_deliverability=False,
-            globally_deliverable=False,
-            strict=True,
-            test_environment=True,
-        )
+        ascii_address = _ascii(address)
     except EmailNotValidError as error:
         advice = " Give several addresses as a list of strings." if value.count("@") > 1 else ""
         raise InvalidAddress(field, value, f"{error}{advice}") from error
-    assert found.ascii_email is not None  # allow_smtputf8=False refuses what has no ASCII form
     name = re.sub(r"\\(.)", r"\1", name)
-    return Mailbox(re.sub(r"[ \t]+", " ", name).strip(" "), found.ascii_email)
+    return Mailbox(re.sub(r"[ \t]+", " ", name).strip(" "), ascii_address)
+
+
+@lru_cache(maxsize=1024)  # 45 us each, and the sender is the same in every mail
+def _ascii(address: str) -> str:
+    # Whether the domain exists is the relay's to say, and an intranet's may have no dot.
+    found = validate_email(
+        address,
+        allow_smtputf8=False,
+        check_deliverability=False,
+        globally_deliverable=False,
+        strict=True,
+        test_environment=True,
+    )
+    assert found.ascii_email is not None  # allow_smtputf8=False refuses what has no ASCII form
+    return found.ascii_email
 
 
 def encoded_words(text: str, *, column: int) -> str:

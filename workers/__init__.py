@@ -22,16 +22,15 @@ except SettingsError as error:
 
 _settings = flask_app.extensions["settings"]
 
-NAME = f"{socket.gethostname()}:{os.getpid()}"
-"""Who holds a row: `email_queue.claimed_by` and `email_attempts.worker`."""
-
-courier = flask_app.extensions["courier"] = Courier(flask_app.extensions["engine"], _settings, NAME)
+# Who holds a row: `email_queue.claimed_by` and `email_attempts.worker`.
+name = flask_app.extensions["worker"] = f"{socket.gethostname()}:{os.getpid()}"
+courier = flask_app.extensions["courier"] = Courier(flask_app.extensions["engine"], _settings, name)
 
 celery = flask_app.extensions["celery"]
 wait_for_broker(celery, _settings)
 celery.conf.update(
     include=["workers.outbox_tasks"],
-    worker_consumer="workers.consumer:Consumer",
+    broker_transport="workers.broker:Transport" if _settings.celery_broker_url.startswith("redis") else None,
     beat_schedule=beat_schedule(_settings),
 )
 
