@@ -27,8 +27,8 @@ from embedded.services import Plan, StartError, plan
 from embedded.supervision import Supervisor
 from embedded.verdict import judge
 
-_READY_SECONDS = 60
-"""For every service to answer. It takes five; a first start on a slow disk compiles a hundred modules."""
+_READY_SECONDS = 120
+"""For every service to answer. It takes five; twenty times as long on a machine that is busy with something else."""
 
 _PING_SECONDS = 0.3
 """How long to collect the workers' answers; then they are asked again."""
@@ -180,7 +180,9 @@ def _demonstrate(app: Flask, chosen: Plan, var: Path, supervisor: Supervisor, co
     if verdict.problems:
         logs = "\n".join(f"{worker}:\n{supervisor.tail(worker)}" for worker in ("worker-urgent", "worker-bulk"))
         raise StartError(f"{'; '.join(verdict.problems)}. The end of the workers' logs:\n{logs}")
-    console.print(f"The first mail was delivered {verdict.first:.2f} s after its commit.")
+    console.print(
+        f"The first was delivered {verdict.seconds[0]:.2f} s after its commit, the last {verdict.seconds[-1]:.2f} s."
+    )
 
 
 def _own_address(settings: AppSettings) -> str:
