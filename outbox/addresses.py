@@ -5,22 +5,28 @@ in more than one mail library, so here they are an error that says what to write
 """
 
 import re
+from binascii import b2a_base64
 from collections.abc import Mapping
-from email.header import Header
 from email.utils import quote
+from functools import lru_cache
 from typing import NamedTuple
 
 from email_validator import EmailNotValidError, validate_email
 
 from outbox.errors import InvalidAddress, InvalidHeader
 
-_UNSAFE = re.compile(r"[\r\n\0]")
+LONGEST_LINE = 998
+"""Characters in a line of a mail, without its CRLF (RFC 5322, 2.1.1)."""
+
+_LONGEST_NAME = 76  # of a header, so that it and its colon fit the 78 columns a line should keep to
+_UNSAFE = re.compile(r"[\r\n\0\ud800-\udfff]")  # they end a header, or (a lone surrogate) have no UTF-8 form
+_UNSAFE_ADVICE = "cannot hold CR, LF, NUL or a lone surrogate (half a character)"
 _NAMED = re.compile(  # Ada <a@x>, "Lovelace, Ada" <a@x>: a name outside quotes holds nothing that separates mailboxes
     r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>[^"<>,;@\\]*?))\s*<(?P<address>[^<>]*)>\s*'
 )
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8: printable ASCII without the colon
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")  # RFC 5322 atext, and the space between atoms
-_LONGEST_LINE = 998  # RFC 5322, 2.1.1
+_PLAIN = re.compile(r"(?!.*=\?)[!-~]{1,76}(?: [!-~]{1,76})*")  # words that fit a line and do not look encoded
 _OURS = {
     "date": None,
     "message-id": None,
@@ -47,8 +53,8 @@ class Mailbox(NamedTuple):
         """As it stands in a header: ASCII, on one line, the name quoted or encoded (RFC 2047) where it must be."""
         if not self.name:
             return self.address
-        if not self.name.isascii():
-            return f"{Header(self.name, 'utf-8').encode(linesep='')} <{self.address}>"
+        if not _PLAIN.fullmatch(self.name):
+            return f"{encoded_words(self.name, column=len('Reply-To: '))} <{self.address}>"
         name = self.name if _ATOMS.fullmatch(self.name) else f'"{quote(self.name)}"'
         return f"{name} <{self.address}>"
 
@@ -63,24 +69,50 @@ def parse_mailbox(field: str, value: object) -> Mailbox:
     if not isinstance(value, str):
         raise InvalidAddress(field, value, "an address is one string, such as 'Ada <ada@example.com>'")
     if _UNSAFE.search(value):
-        raise InvalidAddress(field, value, "an address cannot hold CR, LF or NUL")
+        raise InvalidAddress(field, value, f"an address {_UNSAFE_ADVICE}")
     named = _NAMED.fullmatch(value)
     name, address = (named["quoted"] or named["name"] or "", named["address"]) if named else ("", value.strip())
     try:
-        # Whether the domain exists is the relay's to say, and an intranet's may have no dot.
-        found = validate_email(
-            address,
-            allow_smtputf8=False,
-            check_deliverability=False,
-            globally_deliverable=False,
-            strict=True,
-            test_environment=True,
-        )
+        ascii_address = _ascii(address)
     except EmailNotValidError as error:
         advice = " Give several addresses as a list of strings." if value.count("@") > 1 else ""
         raise InvalidAddress(field, value, f"{error}{advice}") from error
+    name = re.sub(r"\\(.)", r"\1", name)
+    return Mailbox(re.sub(r"[ \t]+", " ", name).strip(" "), ascii_address)
+
+
+@lru_cache(maxsize=1024)  # 45 us each, and the sender is the same in every mail
+def _ascii(address: str) -> str:
+    # Whether the domain exists is the relay's to say, and an intranet's may have no dot.
+    found = validate_email(
+        address,
+        allow_smtputf8=False,
+        check_deliverability=False,
+        globally_deliverable=False,
+        strict=True,
+        test_environment=True,
+    )
     assert found.ascii_email is not None  # allow_smtputf8=False refuses what has no ASCII form
-    return Mailbox(re.sub(r"\\(.)", r"\1", name), found.ascii_email)
+    return found.ascii_email
+
+
+def encoded_words(text: str, *, column: int) -> str:
+    """Text as RFC 2047 encoded words with blanks between, to be folded there.
+
+    The first word stands at `column` of its line; no line grows longer than the 76 characters of section 2, and no
+    character is cut. The standard library's `Header` turns U+2028 and its like into blanks, and encodes one way or
+    another depending on what else a process has imported.
+    """
+    data = text.encode()
+    words: list[str] = []
+    start, room = 0, 76 - column
+    while start < len(data):
+        end = start + max(4, (room - len("=?utf-8?b??=")) // 4 * 3)  # the longest character has four bytes
+        while end < len(data) and data[end] & 0xC0 == 0x80:  # noqa: PLR2004 - 10xxxxxx: within a character
+            end -= 1
+        words.append(f"=?utf-8?b?{b2a_base64(data[start:end], newline=False).decode('ascii')}?=")
+        start, room = end, 75
+    return " ".join(words)
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -90,12 +122,14 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
         field = f"headers[{name!r}]"
         if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
             raise InvalidHeader("headers", name, "a header name is printable ASCII without spaces or a colon")
+        if len(name) > _LONGEST_NAME:
+            raise InvalidHeader("headers", name, f"a header name is at most {_LONGEST_NAME} characters long")
         if not isinstance(value, str):
             raise InvalidHeader(field, value, "a header value is a string")
         if _UNSAFE.search(value):
-            raise InvalidHeader(field, value, "a header value cannot hold CR, LF or NUL")
-        if len(name) + len(value) > _LONGEST_LINE - 2:
-            raise InvalidHeader(field, value, f"a header is at most {_LONGEST_LINE} characters long")
+            raise InvalidHeader(field, value, f"a header value {_UNSAFE_ADVICE}")
+        if len(name) + len(value) > LONGEST_LINE - 2:
+            raise InvalidHeader(field, value, f"a header is at most {LONGEST_LINE} characters long")
         lower = name.lower()
         if lower in _OURS or lower.startswith("content-"):
             argument = _OURS.get(lower)

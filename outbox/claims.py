@@ -101,11 +101,12 @@ SELECT priority, count(*) AS rows FROM email_queue WHERE status IN ('claimed', '
 
 def _begin(sql: Words) -> str:
     return f"""
-UPDATE email_queue AS q
+UPDATE email_queue
    SET status = 'sending', claim_token = line.own_token, lease_expires_at = {sql.after(":lease")}
   FROM {sql.lines(":lines", id="bigint", token="text", own_token="text")}
- WHERE q.id = line.id AND q.claim_token = line.token AND q.status = 'claimed'
-RETURNING q.id"""
+ WHERE email_queue.id = line.id AND email_queue.claim_token = line.token
+   AND email_queue.status = 'claimed'
+RETURNING email_queue.id"""
 
 
 def _settle(sql: Words) -> str:
@@ -115,17 +116,19 @@ def _settle(sql: Words) -> str:
         dead_reason="text", last_code="integer", last_error="text",
     )  # fmt: skip
     return f"""
-UPDATE email_queue AS q
+UPDATE email_queue
    SET status = line.status,
-       attempts = q.attempts + CASE WHEN line.counted THEN 1 ELSE 0 END,
-       next_attempt_at = CASE WHEN line.status = 'pending' THEN {sql.after("line.delay")} ELSE q.next_attempt_at END,
+       attempts = email_queue.attempts + CASE WHEN line.counted THEN 1 ELSE 0 END,
+       next_attempt_at = CASE WHEN line.status = 'pending' THEN {sql.after("line.delay")}
+                              ELSE email_queue.next_attempt_at END,
        sent_at = CASE WHEN line.status = 'sent' THEN {sql.now} END,
        finalized_at = CASE WHEN line.status IN ('sent', 'dead') THEN {sql.now} END,
        dead_reason = line.dead_reason, last_code = line.last_code, last_error = line.last_error,
        claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
   FROM {lines}
- WHERE q.id = line.id AND q.claim_token = line.token AND q.status IN ('claimed', 'sending')
-RETURNING q.id"""
+ WHERE email_queue.id = line.id AND email_queue.claim_token = line.token
+   AND email_queue.status IN ('claimed', 'sending')
+RETURNING email_queue.id"""
 
 
 def _record(sql: Words) -> str:
@@ -141,12 +144,15 @@ SELECT id, number, {sql.after("-seconds")}, {sql.now}, outcome, stage, code, rep
 
 def _release(sql: Words) -> str:
     return f"""
-UPDATE email_queue AS q
-   SET status = 'pending', claims = q.claims - 1, claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL,
-       next_attempt_at = CASE WHEN line.delay > 0 THEN {sql.after("line.delay")} ELSE q.next_attempt_at END
+UPDATE email_queue
+   SET status = 'pending', claims = email_queue.claims - 1,
+       next_attempt_at = CASE WHEN line.delay > 0 THEN {sql.after("line.delay")}
+                              ELSE email_queue.next_attempt_at END,
+       claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
   FROM {sql.lines(":lines", id="bigint", token="text", delay="double precision")}
- WHERE q.id = line.id AND q.claim_token = line.token AND q.status IN ('claimed', 'sending')
-RETURNING q.id"""
+ WHERE email_queue.id = line.id AND email_queue.claim_token = line.token
+   AND email_queue.status IN ('claimed', 'sending')
+RETURNING email_queue.id"""
 
 
 def _return_unbegun(sql: Words) -> str:

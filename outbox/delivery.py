@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from outbox import retry
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Attempt, Begin, Release, Settlement
-from outbox.errors import LeaseLost
+from outbox.errors import InvalidAddress, LeaseLost
 from outbox.ledger import Ledger
 from outbox.relay import Relay, Report
 from outbox.settings import Settings
@@ -94,6 +94,8 @@ class Courier:
             report = self._relay().send(
                 mail.sender, mail.recipient, data, partial(self._begin, mail, own_token), deadline=deadline
             )
+        except InvalidAddress as error:
+            return self._bury(mail, DeadReason.INVALID, str(error))
         except LeaseLost:
             # Certainly unsent. If the database did not answer, it may know the row by either token.
             self._ledger.release([Release(mail.id, token) for token in {mail.token, own_token}])

@@ -1,0 +1,207 @@
+"""What goes over the wire: the `emails` library's SMTP client, made strict.
+
+The library trusts any certificate, opens a second connection for TLS from the start, takes words for replies, and
+looks for dots one line at a time. Here is what it says instead; what the answers mean is `relay`'s.
+"""
+
+import ssl
+import time
+from contextlib import suppress
+from smtplib import SMTPResponseException, SMTPServerDisconnected
+from socket import AF_INET6, socket
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from emails.backend.smtp.client import SMTPClientWithResponse
+
+from outbox.errors import LeaseLost
+from outbox.states import Stage
+
+if TYPE_CHECKING:
+    from outbox.relay import Relay
+
+_BLOCK = 64 * 1024
+"""Bytes of a mail in one write. Most mails are one; of a larger one only the last block carries the dot, so that the
+deadline is looked at when half a second (at 1 Mbit/s) is left to go, not when a long upload starts."""
+
+_GOODBYE_SECONDS = 5.0
+"""How long QUIT waits for an answer that changes nothing."""
+
+
+class Answer(NamedTuple):
+    """A reply of the relay, and to what."""
+
+    stage: Stage
+    code: int
+    text: bytes
+
+    @property
+    def refused(self) -> bool:
+        return self.code >= 400  # noqa: PLR2004 - 2yz and 3yz are positive, 4yz and 5yz negative (RFC 5321, 4.2.1)
+
+
+class Conversation(SMTPClientWithResponse):
+    """One connection. Every method raises OSError when it is lost, timed out or garbled, and has closed it by then.
+
+    It tells its parent how far it has come (`parent.stage`), the constructor included: the library talks there.
+    """
+
+    parent: "Relay"
+
+    def initialize(self) -> None:
+        """Greet, encrypt, log in: what the settings ask for, or an error. Nothing is done in clear text instead."""
+        settings = self.parent.settings
+        connection = self._connection()
+        connection.settimeout(settings.smtp_timeout)
+        if "." not in self.local_hostname:
+            # Relays refuse a name that is not qualified (a container's); RFC 5321, 4.1.4: then give the address.
+            address = connection.getsockname()[0]
+            self.local_hostname = f"[IPv6:{address}]" if connection.family == AF_INET6 else f"[{address}]"
+        self.ehlo_or_helo_if_needed()
+        if settings.smtp_use_tls:
+            self.parent.stage = Stage.TLS
+            self.starttls(context=self.parent.tls_context)
+            self.ehlo_or_helo_if_needed()
+        if settings.smtp_user and settings.smtp_password:
+            self.parent.stage = Stage.AUTH
+            self.login(settings.smtp_user, settings.smtp_password.get_secret_value())
+
+    def offer(self, sender: str, recipient: str, size: int) -> Answer:
+        """MAIL, RCPT and DATA. Returns the refusal, or the reply to DATA: go ahead.
+
+        With PIPELINING (RFC 2920) all three leave in one write: one round trip in place of three.
+        """
+        declared = f" SIZE={size}" if self.has_extn("size") else ""
+        commands = {
+            Stage.MAIL: f"MAIL FROM:<{sender}>{declared}\r\n",
+            Stage.RCPT: f"RCPT TO:<{recipient}>\r\n",
+            Stage.DATA: "DATA\r\n",
+        }
+        pipelining = self.has_extn("pipelining")
+        if pipelining:
+            self.parent.stage = Stage.MAIL
+            self.send("".join(commands.values()))
+        for behind, (stage, command) in zip((2, 1, 0), commands.items(), strict=True):
+            self.parent.stage = stage
+            if not pipelining:
+                self.send(command)
+            answer = self._answer(stage)
+            if answer.refused:
+                if pipelining:
+                    self._read_the_rest(behind)
+                break
+        return answer
+
+    def deliver(self, data: bytes, deadline: float) -> Answer:
+        """Write the body and the final dot; return the relay's verdict.
+
+        Past `deadline` (`time.monotonic()`) it raises LeaseLost in place of writing on: a process that was stopped and
+        woke up again must not finish a mail that others have taken over.
+        """
+        data = stuffed(data)
+        last = (len(data) - 1) // _BLOCK * _BLOCK
+        for start in range(0, last, _BLOCK):
+            _check(deadline)
+            self.send(data[start : start + _BLOCK])
+        closing = data[last:] + b".\r\n"
+        _check(deadline)
+        # From its first byte on this write may complete the mail, so a failure inside it proves nothing.
+        self.parent.stage = Stage.DOT
+        self.send(closing)
+        self._connection().settimeout(self.parent.settings.smtp_dot_timeout)
+        answer = self._answer(Stage.DOT)
+        self._connection().settimeout(self.parent.settings.smtp_timeout)
+        return answer
+
+    def stands(self) -> bool:
+        """Ask a connection that was left alone, or in the middle of a refused mail, whether it can take the next."""
+        settings = self.parent.settings
+        try:
+            self._connection().settimeout(settings.smtp_connect_timeout)
+            code, _ = self.rset()
+            self._connection().settimeout(settings.smtp_timeout)
+        except OSError:
+            return False
+        return code == 250  # noqa: PLR2004
+
+    def getreply(self) -> tuple[int, bytes]:
+        """The library answers -1 for words that are no reply, and 500 for a line without end: both are a lost relay."""
+        try:
+            code, text = super().getreply()
+        except SMTPResponseException as error:
+            raise SMTPServerDisconnected(f"not an SMTP reply: {error.smtp_error!r}") from error
+        if not 200 <= code <= 599:  # noqa: PLR2004 - the reply codes there are
+            self.close()
+            raise SMTPServerDisconnected(f"not an SMTP reply: {code} {text!r}")
+        return code, text
+
+    def send(self, s: Any) -> None:
+        """As the library's, but says what went wrong."""
+        try:
+            super().send(s)
+        except SMTPServerDisconnected as error:
+            raise SMTPServerDisconnected(f"could not write: {error.__context__ or error}") from error
+
+    def quit(self) -> None:  # type: ignore[override]  # as in the library
+        """Say goodbye, briefly, and close. Never raises."""
+        with suppress(OSError):
+            self._connection().settimeout(_GOODBYE_SECONDS)
+            self.docmd("QUIT")
+        self.close()
+
+    def close(self) -> None:
+        """Hang up. Never raises."""
+        with suppress(OSError):
+            super().close()
+
+    def _answer(self, stage: Stage) -> Answer:
+        """The reply to this stage; one that cannot follow here means that we talk past each other."""
+        code, text = self.getreply()
+        positive = 3 if stage is Stage.DATA else 2
+        if code // 100 not in (positive, 4, 5):
+            self.close()
+            raise SMTPServerDisconnected(f"{code} is no answer to {stage.upper()}: {text!r}")
+        return Answer(stage, code, text)
+
+    def _read_the_rest(self, count: int) -> None:
+        """The replies to what was sent behind a refused command. If DATA was taken all the same, hang up: RFC 2920 asks
+        for a lone dot then, which could become an empty mail."""
+        code = 0
+        with suppress(OSError):
+            for _ in range(count):
+                code, _text = self.getreply()
+        if code // 100 == 3:  # noqa: PLR2004
+            self.close()
+
+    def _connection(self) -> socket:
+        if self.sock is None:
+            raise SMTPServerDisconnected("the connection is closed")
+        return self.sock
+
+
+class TLSConversation(Conversation):
+    """TLS from the start (port 465), over the one connection."""
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> ssl.SSLSocket:
+        plain: socket = super()._get_socket(host, port, timeout)  # type: ignore[misc]  # smtplib's own seam for this
+        self.parent.stage = Stage.TLS
+        encrypted = self.parent.tls_context.wrap_socket(plain, server_hostname=host)
+        self.parent.stage = Stage.CONNECT
+        return encrypted
+
+
+def stuffed(data: bytes) -> bytes:
+    """Double the dot at the start of a line (RFC 5321, 4.5.2), and end the last line.
+
+    Most mails have no such dot, and looking is ten times cheaper than rewriting. Lines end in CRLF only: `message` sees
+    to that, since a lone CR or LF would let a body end its mail early at some relays.
+    """
+    if data.startswith(b"."):
+        data = b"." + data
+    if b"\n." in data:
+        data = data.replace(b"\n.", b"\n..")
+    return data if data.endswith(b"\r\n") else data + b"\r\n"
+
+
+def _check(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise LeaseLost("the lease ran out before the mail was handed over")

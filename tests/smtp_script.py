@@ -1,0 +1,113 @@
+"""What can happen to a relay, and what it can be told to do about it: the vocabulary of `smtp_server`'s scripts."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something the client did. `segment` counts the connection's reads: commands of one write share it."""
+
+    verb: str
+    argument: str
+    connection: int
+    segment: int
+    tls: bool
+    sender: str | None
+    recipient: str | None
+    at: float  # time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A mail that the server took. `data` has its dots undone and its last CRLF; `at` is `time.time()`."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    data: bytes
+    connection: int
+    at: float
+
+    @property
+    def recipient(self) -> str:
+        (recipient,) = self.recipients
+        return recipient
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer this. A 421 also hangs up, as relays do."""
+
+    code: int
+    text: str = "as scripted"
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Answer these bytes, whatever they are."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """Never answer again. At DOT with `accept`: the mail is taken all the same."""
+
+    accept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Hang up without a word. At DOT with `accept`: the mail is taken all the same."""
+
+    accept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """React after so many seconds; without `then`, in the friendly way."""
+
+    seconds: float
+    then: "Reply | Raw | Hang | Drop | None" = None
+
+
+Reaction = Reply | Raw | Hang | Drop | Delay
+Script = Callable[[Event], Reaction | None]
+"""From what happened to what to do about it; None is the friendly answer."""
+
+
+_WISH = re.compile(
+    r"(?P<what>reject|defer|drop|hang|slow)(?:-(?P<figure>[0-9.]+))?(?:-at-(?P<stage>rcpt|data|body|dot))?"
+    r"(?:-times-(?P<times>[0-9]+))?(?:[+].*)?"
+)
+
+
+def by_recipient() -> Script:
+    """The recipient's local part says what becomes of the mail; anything else is welcome.
+
+    `reject-550`, `defer-451` (at RCPT), `drop-at-dot`, `hang-at-data`, `slow-1.5-at-dot`; with `-times-2` only the
+    first two times; `+anything` behind it makes addresses distinct.
+    """
+    seen: Counter[str] = Counter()
+
+    def script(event: Event) -> Reaction | None:
+        recipient = event.recipient or ""
+        wish = _WISH.fullmatch(recipient.partition("@")[0])
+        if wish is None or event.verb != (wish["stage"] or "rcpt").upper():
+            return None
+        seen[recipient] += 1
+        if wish["times"] and seen[recipient] > int(wish["times"]):
+            return None
+        figure = wish["figure"]
+        reactions: dict[str, Reaction] = {
+            "reject": Reply(int(figure or 550), "5.1.1 as you wish"),
+            "defer": Reply(int(figure or 451), "4.2.0 as you wish"),
+            "drop": Drop(),
+            "hang": Hang(),
+            "slow": Delay(float(figure or 1)),
+        }
+        return reactions[wish["what"]]
+
+    return script
