@@ -37,7 +37,8 @@ _SETTINGS = (
 
 
 def pytest_configure() -> None:
-    """Forget the developer's settings: a test that sends must not find a real relay. And end on SIGTERM as on Ctrl-C."""
+    """Forget the developer's settings: a test that sends must not find a real relay."""
+    # Else the servers would outlive us.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in list(os.environ):
         if name.upper().startswith(_SETTINGS):
