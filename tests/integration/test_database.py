@@ -1,5 +1,6 @@
 """What the engine promises of each database."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -93,6 +94,18 @@ def test_the_databases_clock_sorts_among_times_of_ours(engine: sa.Engine) -> Non
         assert (first, last) == (before, after)
         assert before < clock < after
         assert connection.scalar(sa.select(sa.func.count()).where(TIMES.c.at <= utcnow())) == 2
+
+
+def test_sqlite_writes_all_times_alike(sqlite_url: str) -> None:
+    """So that text sorts as time, and equal times are equal."""
+    engine = create_engine(sqlite_url)
+    with engine.begin() as connection:
+        TIMES.create(connection)
+        connection.execute(sa.insert(TIMES).values(at=utcnow()))
+        connection.execute(sa.insert(TIMES).values(at=datetime(2026, 3, 29, tzinfo=UTC)))
+        texts = connection.exec_driver_sql("SELECT at FROM times").scalars().all()
+    engine.dispose()
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}", text) for text in texts), texts
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
