@@ -52,6 +52,7 @@ class Courier:
         statuses: Counter[Status] = Counter()
         pause = 0.0
         try:
+            self._relay()  # settings that cannot work fail here, with no mail in hand
             while rest and time.monotonic() < half_time and not self._stopping.is_set():
                 settlement = self._deliver(rest.popleft(), composer)
                 statuses[settlement.status] += 1
@@ -70,6 +71,11 @@ class Courier:
     def stop(self) -> None:
         """Begin no further mail: each `deliver` finishes the one in hand, hands back the rest and returns."""
         self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
 
     def close(self) -> None:
         """Leave the relays politely and end the ledger. To be called when no `deliver` runs any more."""
