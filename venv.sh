@@ -41,7 +41,7 @@ _find_python() {
             "(Debian, Ubuntu: apt install $("$found" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-venv)" \
             "and start again." >&2
     else
-        echo "Python 3.11 or newer is needed and was not found: install it (Debian, Ubuntu: apt install python3" \
+        echo "Python 3.11 or newer is needed and none was found: install it (Debian, Ubuntu: apt install python3" \
             "python3-venv; macOS: brew install python) and start again." >&2
     fi
     return 1
