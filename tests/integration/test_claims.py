@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -38,12 +39,12 @@ def claimed_one(engine: sa.Engine) -> tuple[int, str]:
     return id_, claim(engine).token
 
 
-def attempt(id_: int, number: int = 1, **fields: object) -> Attempt:
+def attempt(id_: int, number: int = 1, **fields: Any) -> Attempt:
     line = Attempt(id_, number, 0.25, Outcome.SENT, Stage.DOT, 250, "2.0.0 ok", "relay:25", "worker-1")
     return line._replace(**fields)
 
 
-def sent(id_: int, token: str, **fields: object) -> Settlement:
+def sent(id_: int, token: str, **fields: Any) -> Settlement:
     return Settlement(id_, token, Status.SENT, counted=True, last_code=250, attempt=attempt(id_))._replace(**fields)
 
 
@@ -371,8 +372,8 @@ class TestReap:
             for number, outcome in ((1, "uncertain"), (2, "deferred")):
                 connection.execute(
                     sa.text(
-                        "INSERT INTO email_attempts (email_id, number, started_at, outcome, stage, reply, relay, worker)"
-                        " VALUES (:id, :number, CURRENT_TIMESTAMP, :outcome, 'dot', '', '', '')"
+                        "INSERT INTO email_attempts (email_id, number, started_at, outcome, stage, reply, relay,"
+                        " worker) VALUES (:id, :number, CURRENT_TIMESTAMP, :outcome, 'dot', '', '', '')"
                     ),
                     {"id": id_, "number": number, "outcome": outcome},
                 )
