@@ -52,6 +52,7 @@ class Courier:
         statuses: Counter[Status] = Counter()
         pause = 0.0
         try:
+            self._relay()  # settings that cannot work fail here, with no mail in hand
             while rest and time.monotonic() < half_time and not self._stopping.is_set():
                 settlement = self._deliver(rest.popleft(), composer)
                 statuses[settlement.status] += 1
