@@ -1,10 +1,12 @@
 """A whole system, as it runs in production: worker, beat and Flower as processes, an application that queues mail.
 
-    def test_something(system: System) -> None:
-        system.worker()
+    def test_something(start_system: StartSystem, postgresql_url: str) -> None:
+        system = start_system(postgresql_url, OUTBOX_DRAIN_SECONDS="1")
+        worker, beat = system.worker(), system.beat()
         with system.sessions.begin() as session:
             system.emails(session).queue_email("ada@example.com", "Hello", text="...")
-        wait_until(lambda: len(system.relay.mails) == 1)
+        system.wait_until_sent(1)
+        assert system.received() == {"ada@example.com": 1}
 
 Every process is ended with the test; what they said is shown if it fails.
 """

@@ -37,6 +37,7 @@ def test_a_worker_takes_all_queues_or_those_named(monkeypatch: pytest.MonkeyPatc
         ("CELERY_WORKER_QUEUES", "emial.high", "use one or more of celery, email.high, email.normal, email.low"),
         ("CELERY_WORKER_QUEUES", " , ", "use one or more of"),
         ("CELERY_WORKER_CONCURRENCY", "0", "greater than 0"),
+        ("CELERY_TIMEZONE", "Mars/Olympus", "there is no such time zone"),
         ("REDIS_URL", "localhost:6379", "begins with redis://"),
     ],
 )
