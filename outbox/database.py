@@ -192,8 +192,10 @@ def create_engine(url: str, **options: Any) -> sa.Engine:
     """
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as error:  # the value is not repeated: what cannot be read may hold a password anywhere
-        raise SettingsError("DATABASE_URL is not a database's address: use postgresql:// or sqlite:///") from error
+    except (sa.exc.ArgumentError, ValueError) as error:  # not repeated: there may be a password in it
+        raise SettingsError(
+            "DATABASE_URL is no URL: use postgresql://user:password@host/name or sqlite:///path"
+        ) from error
     if parsed.drivername in {"postgres", "postgresql"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "postgresql":
