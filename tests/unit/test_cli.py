@@ -17,6 +17,11 @@ from outbox.cli.terminal import distance, duration, facts, put, put_json, safe, 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+@pytest.fixture(autouse=True)
+def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
