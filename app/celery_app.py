@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery, Task
 from flask import Flask
-from kombu import Queue
+from kombu.entity import Queue
 
 from app.queues import DEFAULT_QUEUE, QUEUES
 from app.settings import AppSettings
@@ -77,7 +77,7 @@ def _settings(settings: AppSettings) -> dict[str, Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
-        # Connections that wait for a relay: 32 threads sent 5 times the mail of 8 processes, in an eighth of the memory.
+        # They wait for a relay: 32 threads sent 5 times the mail of 8 processes, in an eighth of the memory.
         "worker_pool": "threads",
         "worker_concurrency": settings.celery_worker_concurrency,
         "worker_hijack_root_logger": False,

@@ -2,7 +2,6 @@
 
 import sqlalchemy as sa
 from flask import Blueprint, current_app, render_template
-from sqlalchemy.orm import Session
 
 from outbox.models import QueuedEmail
 from outbox.states import Status
@@ -48,7 +47,7 @@ def healthz() -> dict[str, str]:
 
 def count_by_status() -> dict[str, int]:
     """Every status, with the number of its rows."""
-    session: Session
     with current_app.extensions["sessions"]() as session:
-        found = session.execute(sa.select(QueuedEmail.status, sa.func.count()).group_by(QueuedEmail.status)).all()
-    return dict.fromkeys(Status, 0) | {Status(name): count for name, count in found}
+        found = session.execute(sa.select(QueuedEmail.status, sa.func.count()).group_by(QueuedEmail.status))
+        counts = dict(found.all())
+    return {name: counts.get(name, 0) for name in Status}

@@ -72,6 +72,11 @@ class Courier:
         """Begin no further mail: each `deliver` finishes the one in hand, hands back the rest and returns."""
         self._stopping.set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
+
     def close(self) -> None:
         """Leave the relays politely and end the ledger. To be called when no `deliver` runs any more."""
         for relay in self._relays.values():

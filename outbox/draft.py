@@ -7,11 +7,11 @@ import mimetypes
 import re
 import uuid
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from outbox.addresses import Mailbox, check_headers, parse_mailbox
 from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
@@ -24,10 +24,11 @@ LONGEST_NAME = 255
 LONGEST_SUBJECT = 998
 """RFC 5322, 2.1.1: what a header line may hold."""
 
-_CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[^\"\r\n\0]*\"|[\w.+-]+))*", re.ASCII)
-_INLINE_ID = re.compile(r"[^\s<>\0]+", re.ASCII)
+MOST_ATTEMPTS = 2**31 - 1
+"""What the column holds."""
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
+_CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[ !#-\[\]-~]*\"|[\w.+-]+))*", re.ASCII)
+_INLINE_ID = re.compile(r"[!-;=?-~]+")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ class Attachment:
     @cached_property
     def media_type(self) -> str:
         """The given type, the name's, or bytes."""
-        return self.content_type or mimetypes.guess_type(self.filename)[0] or "application/octet-stream"
+        if self.content_type is not None:
+            return self.content_type
+        guessed, encoding = mimetypes.guess_type(self.filename)
+        # With an encoding it is the type of what is packed inside: notes.txt.gz is not text.
+        return guessed if guessed and not encoding else "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +105,11 @@ def draft(
     said = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
-        "reply_to": _header(_mailboxes("reply_to", reply_to or ())) or None,
+        "reply_to": _header(_mailboxes("reply_to", () if reply_to is None else reply_to)) or None,
         "subject": _subject(subject),
         "text": _body("text", text),
         "html": _body("html", html),
-        "headers": check_headers(headers or {}),
+        "headers": check_headers({} if headers is None else headers),
         "locale": _label("locale", locale),
         "category": _label("category", category),
     }
@@ -126,7 +131,7 @@ def draft(
         "category": said["category"],
         "priority": int(_priority(priority)),
         "max_attempts": _attempts(max_attempts, settings),
-        "on_uncertain": _choice("on_uncertain", on_uncertain or settings.outbox_on_uncertain, OnUncertain),
+        "on_uncertain": _on_uncertain(on_uncertain, settings),
         "request_id": content["request_id"],
         **_times(scheduled_at, expires_at),
     }
@@ -158,10 +163,18 @@ def _sender(from_email: str | None, settings: Settings) -> Mailbox:
 def _mailboxes(name: str, value: str | Iterable[str]) -> list[Mailbox]:
     if isinstance(value, str):
         return [parse_mailbox(name, value)]
-    try:
-        return [parse_mailbox(name, one) for one in value]
-    except TypeError as error:
-        raise InvalidAddress(name, value, "give an address, or a list of addresses, as strings") from error
+    several = _listed(value)
+    if several is None:
+        raise InvalidAddress(name, value, "give an address, or a list of addresses, as strings")
+    return [parse_mailbox(name, one) for one in several]
+
+
+def _listed(value: object) -> list[Any] | None:
+    """The elements; None of what has none, or whose elements are not what was meant (bytes, the keys of a mapping)."""
+    if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray | Mapping):
+        return None
+    # The order of a set differs from one process to the next, and a retry there must still mean the same mail.
+    return sorted(value, key=str) if isinstance(value, AbstractSet) else list(value)
 
 
 def _header(mailboxes: list[Mailbox]) -> str:
@@ -214,27 +227,39 @@ def _storable(name: str, value: str) -> str:
 
 
 def _attachments(attachments: Iterable[Attachment]) -> list[Attachment]:
-    files = list(attachments)
+    files = _listed(attachments)
+    if files is None:
+        raise InvalidEmail("attachments", attachments, "give a list of outbox.Attachment(filename, data)")
     for number, file in enumerate(files):
         name = f"attachments[{number}]"
         if not isinstance(file, Attachment):
             raise InvalidEmail(name, file, "give an outbox.Attachment(filename, data)")
-        if not isinstance(file.data, bytes):
-            raise InvalidEmail(f"{name}.data", file.data, "give bytes")
-        if not isinstance(file.filename, str) or re.search(r"[/\\]", file.filename):
-            raise InvalidEmail(f"{name}.filename", file.filename, "give a file name, without a path")
-        _label(f"{name}.filename", file.filename)
-        if not _CONTENT_TYPE.fullmatch(file.media_type):
-            raise InvalidHeader(f"{name}.content_type", file.content_type, "give a media type, such as application/pdf")
-        if file.media_type.lower().startswith(("message/", "multipart/")):
-            raise InvalidHeader(
-                f"{name}.content_type",
-                file.content_type,
-                "a message cannot be attached under its own type (RFC 2046, 5.2.1): use application/octet-stream",
-            )
-        if file.inline_id is not None and not _INLINE_ID.fullmatch(file.inline_id):
-            raise InvalidHeader(f"{name}.inline_id", file.inline_id, "give ASCII without spaces and brackets")
+        _check_file(name, file)
     return files
+
+
+def _check_file(name: str, file: Attachment) -> None:
+    if not isinstance(file.data, bytes):
+        raise InvalidEmail(f"{name}.data", file.data, "give bytes")
+    if not isinstance(file.filename, str) or re.search(r"[/\\]", file.filename):
+        raise InvalidEmail(f"{name}.filename", file.filename, "give a file name, without a path")
+    _label(f"{name}.filename", file.filename)
+    kind = file.media_type
+    if not isinstance(kind, str) or len(kind) > LONGEST_NAME or not _CONTENT_TYPE.fullmatch(kind):
+        raise InvalidHeader(f"{name}.content_type", kind, "give a media type, such as application/pdf")
+    if kind.lower().startswith(("message/", "multipart/")):
+        raise InvalidHeader(
+            f"{name}.content_type",
+            kind,
+            "a message cannot be attached under its own type (RFC 2046, 5.2.1): use application/octet-stream",
+        )
+    inline = file.inline_id
+    if inline is None:
+        return
+    if not isinstance(inline, str) or len(inline) > LONGEST_NAME or not _INLINE_ID.fullmatch(inline):
+        raise InvalidHeader(
+            f"{name}.inline_id", inline, f"give 1 to {LONGEST_NAME} characters of ASCII without spaces and brackets"
+        )
 
 
 def _priority(value: object) -> Priority:
@@ -246,18 +271,20 @@ def _priority(value: object) -> Priority:
     raise InvalidEmail("priority", value, f"one of {', '.join(priority.label for priority in Priority)}")
 
 
-def _choice(name: str, value: str, choices: type[_Choice]) -> _Choice:
+def _on_uncertain(value: Any, settings: Settings) -> OnUncertain:
+    if value is None:
+        return settings.outbox_on_uncertain
     try:
-        return choices(value)
+        return OnUncertain(value)
     except ValueError as error:
-        raise InvalidEmail(name, value, f"one of {', '.join(choices)}") from error
+        raise InvalidEmail("on_uncertain", value, f"one of {', '.join(OnUncertain)}") from error
 
 
 def _attempts(value: object, settings: Settings) -> int:
     if value is None:
         return settings.outbox_max_attempts
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidEmail("max_attempts", value, "give a whole number from 1")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_ATTEMPTS:
+        raise InvalidEmail("max_attempts", value, f"give a whole number from 1 to {MOST_ATTEMPTS}")
     return value
 
 
@@ -268,7 +295,8 @@ def _times(scheduled_at: object, expires_at: object) -> dict[str, datetime]:
     if scheduled is not None:
         columns |= {"scheduled_at": scheduled, "next_attempt_at": scheduled}
     if expires is not None:
-        if expires <= (scheduled or datetime.now(UTC)):
+        now = datetime.now(UTC)
+        if expires <= max(now, scheduled or now):
             raise InvalidEmail("expires_at", expires_at, "a mail must expire after it is due, or it is never sent")
         columns |= {"expires_at": expires}
     return columns
@@ -281,7 +309,10 @@ def _aware(name: str, value: object) -> datetime | None:
         raise InvalidEmail(name, value, "give a datetime")
     if value.utcoffset() is None:
         raise InvalidEmail(name, value, "give a datetime with a time zone, such as datetime.now(UTC)")
-    return value
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidEmail(name, value, "give a time that has a year from 1 to 9999 in UTC") from error
 
 
 def _size(text: str | None, html: str | None, files: list[Attachment], settings: Settings) -> int:
@@ -295,11 +326,14 @@ def _size(text: str | None, html: str | None, files: list[Attachment], settings:
 def _hash(
     said: Mapping[str, Any], from_email: str | None, recipients: list[tuple[Kind, str]], files: list[Attachment]
 ) -> str:
-    """What is said and to whom; not when, nor how: a retry a second later still means the same mail."""
+    """What is said and to whom; not when, nor how: a retry a second later still means the same mail.
+
+    As given: the guess of a media type depends on the machine.
+    """
     payload = {
         **said,
         "from": from_email,
         "recipients": recipients,
-        "files": [(file.filename, file.media_type, file.inline_id, file.sha256) for file in files],
+        "files": [(file.filename, file.content_type, file.inline_id, file.sha256) for file in files],
     }
     return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()

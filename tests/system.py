@@ -98,7 +98,6 @@ class System:
             "PYTHONUNBUFFERED": "1",
             **settings,
         }
-        (folder / "var").mkdir(exist_ok=True)
         self.app = create_app(AppSettings.load(**{name.lower(): value for name, value in self.environment.items()}))
         self.settings: AppSettings = self.app.extensions["settings"]
         self.engine: sa.Engine = self.app.extensions["engine"]
@@ -120,7 +119,7 @@ class System:
             except subprocess.TimeoutExpired:
                 part.kill()
         for part in self.parts:
-            print(f"----- {part.name}, exit status {part.process.returncode}\n{part.log}")
+            print(f"----- {part.name}, exit status {part.process.returncode}\n{part.log}")  # noqa: T201 - pytest shows it
         self.engine.dispose()
 
     def start(self, name: str, *command: str, **settings: str) -> Part:
@@ -157,7 +156,7 @@ class System:
         """How many rows stand where."""
         with self.sessions() as session:
             query = sa.select(QueuedEmail.status, sa.func.count()).group_by(QueuedEmail.status)
-            return Counter({status: count for status, count in session.execute(query)})
+            return Counter(dict(session.execute(query).all()))
 
     def wait_until_sent(self, count: int, seconds: float = PATIENCE) -> None:
         """Until `count` rows, and no other, are there and all are sent."""

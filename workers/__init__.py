@@ -5,12 +5,14 @@ The Flask application is not named `app` here: Celery would take that for its ow
 
 import os
 import socket
+from contextlib import suppress
 from typing import Any
 
 from celery.signals import beat_init, worker_shutdown, worker_shutting_down
+from kombu.transport import TRANSPORT_ALIASES
 
 from app import create_app
-from app.celery_app import wait_for_broker
+from app.celery_app import BEAT_SCHEDULE, wait_for_broker
 from outbox.delivery import Courier
 from outbox.errors import SettingsError
 from workers.schedule import beat_schedule
@@ -30,9 +32,11 @@ celery = flask_app.extensions["celery"]
 wait_for_broker(celery, _settings)
 celery.conf.update(
     include=["workers.outbox_tasks"],
-    broker_transport="workers.broker:Transport" if _settings.celery_broker_url.startswith("redis") else None,
     beat_schedule=beat_schedule(_settings),
 )
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:Transport"))
+with suppress(OSError):  # beat needs it, and says so; a worker in a read-only container does not
+    BEAT_SCHEDULE.parent.mkdir(exist_ok=True)
 
 
 @beat_init.connect
@@ -43,7 +47,7 @@ def _drain_at_once(**_: Any) -> None:
 
 @worker_shutting_down.connect
 def _begin_no_further_mail(**_: Any) -> None:
-    """SIGTERM: the mail in hand is finished, and the rest of each chunk is anybody's at once.
+    """SIGTERM: the mail in hand is finished, and the rest of each chunk handed back at once.
 
     Celery calls this from within its signal handler; `stop` does no more than leave a note.
     """
@@ -52,5 +56,8 @@ def _begin_no_further_mail(**_: Any) -> None:
 
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
-    """All tasks have ended."""
+    """All tasks have ended, and nothing more is taken: what was handed back is for the other workers, or the next."""
     courier.close()
+    nudge = flask_app.extensions["nudge"]
+    nudge.clear()
+    nudge()

@@ -13,16 +13,16 @@ from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.redis import Transport as RedisTransport
 
 
-class Channel(RedisChannel):  # type: ignore[misc]  # kombu ships no types
+class Channel(RedisChannel):
     """A channel that says so when it has been closed."""
 
     def _connparams(self, *args: Any, **kwargs: Any) -> Any:
         if self.connection is None or self.connection.client is None:
             raise redis.ConnectionError("this channel was closed when the connection to the broker was lost")
-        return super()._connparams(*args, **kwargs)
+        return super()._connparams(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
-class Transport(RedisTransport):  # type: ignore[misc]  # kombu ships no types
+class Transport(RedisTransport):
     """kombu's, with our channel."""
 
     Channel = Channel

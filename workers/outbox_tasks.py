@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 def drain() -> None:
     """Claim what is due and hand it out in chunks."""
     parts = current_app.extensions
+    if parts["courier"].stopping:
+        return  # what we claimed now would wait for another worker; our last act is to nudge it
     parts["nudge"].clear()
     chunks = 0
 
@@ -36,7 +38,7 @@ def send_emails(ids: list[int], token: str) -> None:
     statuses = parts["courier"].deliver(ids, token)
     became = ", ".join(f"{count} {status}" for status, count in statuses.items())
     log.info("send_emails: %s of %d rows", became or "none", len(ids))
-    if outbox.drain.wants_more(parts["engine"], parts["settings"]):
+    if not parts["courier"].stopping and outbox.drain.wants_more(parts["engine"], parts["settings"]):
         parts["nudge"]()
 
 

@@ -38,7 +38,6 @@ def main(part: str) -> None:
     """Become the process that was asked for, so that signals reach it and its pid is the one that was started."""
     load_dotenv(".env")
     settings = AppSettings.load()
-    BEAT_PID.parent.mkdir(exist_ok=True)
     arguments = {"worker": worker_arguments(settings), "beat": beat_arguments(), "flower": ["flower"]}[part]
     os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "workers", *arguments])  # noqa: S606 - no shell
 

