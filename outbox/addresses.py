@@ -8,6 +8,7 @@ import re
 from binascii import b2a_base64
 from collections.abc import Mapping
 from email.utils import quote
+from functools import lru_cache
 from typing import NamedTuple
 
 from email_validator import EmailNotValidError, validate_email
@@ -21,7 +22,7 @@ _LONGEST_NAME = 76  # of a header, so that it and its colon fit the 78 columns a
 _UNSAFE = re.compile(r"[\r\n\0\ud800-\udfff]")  # they end a header, or (a lone surrogate) have no UTF-8 form
 _UNSAFE_ADVICE = "cannot hold CR, LF, NUL or a lone surrogate (half a character)"
 _NAMED = re.compile(  # Ada <a@x>, "Lovelace, Ada" <a@x>: a name outside quotes holds nothing that separates mailboxes
-    r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>[^"<>,;@\\]*?))\s*<(?P<address>[^<>]*)>'
+    r'(?:\s*"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<name>[^"<>,;@\\]*))<(?P<address>[^<>]*)>\s*'
 )
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8: printable ASCII without the colon
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")  # RFC 5322 atext, and the space between atoms
@@ -39,6 +40,8 @@ _OURS = {
     "mime-version": None,
 }
 """Headers that a caller cannot set, each with the argument that does it, if one does."""
+_ADDRESSED = frozenset({"sender", "disposition-notification-to", "errors-to"})
+"""Headers that hold an address: encoding the whole value, as for human text, would destroy it."""
 
 
 class Mailbox(NamedTuple):
@@ -69,26 +72,32 @@ def parse_mailbox(field: str, value: object) -> Mailbox:
         raise InvalidAddress(field, value, "an address is one string, such as 'Ada <ada@example.com>'")
     if _UNSAFE.search(value):
         raise InvalidAddress(field, value, f"an address {_UNSAFE_ADVICE}")
-    if len(value) > LONGEST_LINE:  # and _NAMED would take hours over a hundred thousand blanks
+    if len(value) > LONGEST_LINE:
         raise InvalidAddress(field, value, f"an address is at most {LONGEST_LINE} characters long")
     named = _NAMED.fullmatch(value.strip())
     name, address = (named["quoted"] or named["name"] or "", named["address"]) if named else ("", value.strip())
     try:
-        # Whether the domain exists is the relay's to say, and an intranet's may have no dot.
-        found = validate_email(
-            address,
-            allow_smtputf8=False,
-            check_deliverability=False,
-            globally_deliverable=False,
-            strict=True,
-            test_environment=True,
-        )
+        ascii_address = _ascii(address)
     except EmailNotValidError as error:
         advice = " Give several addresses as a list of strings." if value.count("@") > 1 else ""
         raise InvalidAddress(field, value, f"{error}{advice}") from error
-    assert found.ascii_email is not None  # allow_smtputf8=False refuses what has no ASCII form
     name = re.sub(r"\\(.)", r"\1", name)
-    return Mailbox(re.sub(r"[ \t]+", " ", name).strip(" "), found.ascii_email)
+    return Mailbox(re.sub(r"[ \t]+", " ", name).strip(), ascii_address)
+
+
+@lru_cache(maxsize=1024)  # 45 us each, and the sender is the same in every mail
+def _ascii(address: str) -> str:
+    # Whether the domain exists is the relay's to say, and an intranet's may have no dot.
+    found = validate_email(
+        address,
+        allow_smtputf8=False,
+        check_deliverability=False,
+        globally_deliverable=False,
+        strict=True,
+        test_environment=True,
+    )
+    assert found.ascii_email is not None  # allow_smtputf8=False refuses what has no ASCII form
+    return found.ascii_email
 
 
 def encoded_words(text: str, *, column: int) -> str:
@@ -119,15 +128,17 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
         field = f"headers[{name!r}]"
         if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
             raise InvalidHeader("headers", name, "a header name is printable ASCII without spaces or a colon")
+        lower = name.lower()
         if len(name) > _LONGEST_NAME:
             raise InvalidHeader("headers", name, f"a header name is at most {_LONGEST_NAME} characters long")
         if not isinstance(value, str):
             raise InvalidHeader(field, value, "a header value is a string")
         if _UNSAFE.search(value):
             raise InvalidHeader(field, value, f"a header value {_UNSAFE_ADVICE}")
+        if lower in _ADDRESSED and not value.isascii():
+            raise InvalidHeader(field, value, "this header holds an address: write it, and its name, in ASCII")
         if len(name) + len(value) > LONGEST_LINE - 2:
             raise InvalidHeader(field, value, f"a header is at most {LONGEST_LINE} characters long")
-        lower = name.lower()
         if lower in _OURS or lower.startswith("content-"):
             argument = _OURS.get(lower)
             remedy = f"use the argument {argument}" if argument else "Outbox sets it"

@@ -12,6 +12,7 @@ from outbox.addresses import bare_address
 from outbox.claims import standing_columns
 from outbox.database import Statement, UtcDateTime, Words
 from outbox.message import File, Message
+from outbox.models import EmailContent
 from outbox.retry import Standing
 from outbox.states import OnUncertain
 
@@ -117,19 +118,25 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]])
         recipient=row.recipient,
         content_id=row.content_id,
         standing=standing(row),
-        message=Message(
-            message_id=row.message_id,
-            date=row.date,
-            sender=row.sender,
-            to=row.to_header,
-            cc=row.cc_header,
-            reply_to=row.reply_to,
-            subject=row.subject,
-            text=row.text,
-            html=row.html,
-            headers=row.headers,
-        ),
+        message=message_of(row),
         files=links.get(row.content_id, ()),
+    )
+
+
+def message_of(content: sa.Row[Any] | EmailContent, files: Sequence[File] = ()) -> Message:
+    """What a content says, ready to be composed."""
+    return Message(
+        message_id=content.message_id,
+        date=content.date,
+        sender=content.sender,
+        to=content.to_header,
+        cc=content.cc_header,
+        reply_to=content.reply_to,
+        subject=content.subject,
+        text=content.text,
+        html=content.html,
+        headers=content.headers,
+        files=files,
     )
 
 

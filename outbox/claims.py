@@ -4,7 +4,8 @@ A claim is a token on the row and a lease. Each statement on a leased row names 
 somebody else owns it: do nothing. `begin` exchanges the token of the chunk for one of the conversation's own, so that
 the same chunk, delivered twice by the broker, can never settle or release a mail that is in another's hands.
 
-All of them run in the caller's transaction.
+All of them run in the caller's transaction. Those that take lines take at most one for each row: an id cannot say which
+of two lines it answers.
 """
 
 import json
@@ -104,7 +105,7 @@ def _begin(sql: Words) -> str:
 UPDATE email_queue
    SET status = 'sending', claim_token = line.own_token, lease_expires_at = {sql.after(":lease")}
   FROM {sql.lines(":lines", id="bigint", token="text", own_token="text")}
- WHERE email_queue.id = line.id AND email_queue.claim_token = line.token
+ WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status = 'claimed'
 RETURNING email_queue.id"""
 
@@ -126,7 +127,7 @@ UPDATE email_queue
        dead_reason = line.dead_reason, last_code = line.last_code, last_error = line.last_error,
        claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
   FROM {lines}
- WHERE email_queue.id = line.id AND email_queue.claim_token = line.token
+ WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
 RETURNING email_queue.id"""
 
@@ -150,7 +151,7 @@ UPDATE email_queue
                               ELSE email_queue.next_attempt_at END,
        claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
   FROM {sql.lines(":lines", id="bigint", token="text", delay="double precision")}
- WHERE email_queue.id = line.id AND email_queue.claim_token = line.token
+ WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
 RETURNING email_queue.id"""
 

@@ -98,7 +98,7 @@ class Conversation(SMTPClientWithResponse):
         woke up again must not finish a mail that others have taken over.
         """
         data = stuffed(data)
-        last = (len(data) - 1) // _BLOCK * _BLOCK
+        last = len(data) // _BLOCK * _BLOCK
         for start in range(0, last, _BLOCK):
             _check(deadline)
             self.send(data[start : start + _BLOCK])
@@ -129,9 +129,9 @@ class Conversation(SMTPClientWithResponse):
             code, text = super().getreply()
         except SMTPResponseException as error:
             raise SMTPServerDisconnected(f"not an SMTP reply: {error.smtp_error!r}") from error
-        if not 200 <= code <= 599:  # noqa: PLR2004 - the reply codes there are
+        if code < 0:
             self.close()
-            raise SMTPServerDisconnected(f"not an SMTP reply: {code} {text!r}")
+            raise SMTPServerDisconnected(f"not an SMTP reply: {text!r}")
         return code, text
 
     def send(self, s: Any) -> None:

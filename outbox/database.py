@@ -102,6 +102,16 @@ class PostgreSQL:
         typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
         return f"json_to_recordset(CAST({parameter} AS json)) AS line({typed})"
 
+    @staticmethod
+    def on_line(column: str, parameter: str) -> str:
+        """`column = line.id`, for an UPDATE from `lines(parameter)`.
+
+        With the ids once more, as an array: the planner does not know how many rows are leased, takes them for few and
+        reads them all to join them (one line, 6,000 leased rows: 2.1 ms; with the array 0.15).
+        """
+        ids = f"SELECT CAST(value ->> 'id' AS bigint) FROM json_array_elements(CAST({parameter} AS json))"
+        return f"{column} {PostgreSQL.among(ids)} AND {column} = line.id"
+
 
 class SQLite:
     """The same in words of SQLite, whose one writer needs no row locks. Times are text that sorts."""
@@ -134,6 +144,12 @@ class SQLite:
         """The rows of a JSON array of objects, as a table `line`."""
         picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
         return f"(SELECT {picked} FROM json_each({parameter})) AS line"
+
+    @staticmethod
+    def on_line(column: str, parameter: str) -> str:
+        """`column = line.id`, for an UPDATE from `lines(parameter)`."""
+        del parameter  # SQLite looks each line up by itself
+        return f"{column} = line.id"
 
 
 Words = type[PostgreSQL] | type[SQLite]

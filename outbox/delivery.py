@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from outbox import retry
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Attempt, Begin, Release, Settlement
-from outbox.errors import LeaseLost
+from outbox.errors import InvalidAddress, LeaseLost
 from outbox.ledger import Ledger
 from outbox.relay import Relay, Report
 from outbox.settings import Settings
@@ -52,6 +52,7 @@ class Courier:
         statuses: Counter[Status] = Counter()
         pause = 0.0
         try:
+            self._relay()  # settings that cannot work fail here, with no mail in hand
             while rest and time.monotonic() < half_time and not self._stopping.is_set():
                 settlement = self._deliver(rest.popleft(), composer)
                 statuses[settlement.status] += 1
@@ -70,6 +71,11 @@ class Courier:
     def stop(self) -> None:
         """Begin no further mail: each `deliver` finishes the one in hand, hands back the rest and returns."""
         self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
 
     def close(self) -> None:
         """Leave the relays politely and end the ledger. To be called when no `deliver` runs any more."""
@@ -94,6 +100,8 @@ class Courier:
             report = self._relay().send(
                 mail.sender, mail.recipient, data, partial(self._begin, mail, own_token), deadline=deadline
             )
+        except InvalidAddress as error:
+            return self._bury(mail, DeadReason.INVALID, str(error))
         except LeaseLost:
             # Certainly unsent. If the database did not answer, it may know the row by either token.
             self._ledger.release([Release(mail.id, token) for token in {mail.token, own_token}])

@@ -8,6 +8,7 @@
      |    +-- TooLarge
      +-- IdempotencyConflict    the key is taken by a mail that says something else
      +-- LeaseLost              the mail must not be sent by us (any more)
+     +-- NotRecorded            the end of a claim could not be written down
 
 A message names the field, the value and the remedy.
 """
@@ -59,3 +60,7 @@ class LeaseLost(OutboxError):
     def __init__(self, message: str, *, taken: bool = False) -> None:
         self.taken = taken
         super().__init__(message)
+
+
+class NotRecorded(OutboxError):
+    """What became of a mail could not be written down. Its row waits for the reaper, which takes it for uncertain."""

@@ -12,18 +12,21 @@ not be sent again. A begin is never kept: the relay is waiting, and the mail can
 import logging
 import queue
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswerError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import sqlalchemy as sa
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_exception, wait_exponential
 
 from outbox import claims
 from outbox.claims import Begin, Release, Settlement
-from outbox.errors import LeaseLost
+from outbox.errors import LeaseLost, NotRecorded
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +38,16 @@ BEGIN_PATIENCE = 30
 LONGEST_BATCH = 500
 """Lines in one transaction: more than the conversations of a process can have waiting, but for a released chunk."""
 
+READ_ONLY = "25006"
+"""SQLSTATE of a write to a standby: what a primary has become after a failover, until we are led to the new one."""
+
 
 @dataclass(slots=True)
 class _Entry:
     line: Line
+    deadline: float
+    """When the lease is over, by `time.monotonic`: from then on the row is the reaper's."""
+    ours: bool = False
     answer: Future[bool] = field(default_factory=Future)
 
 
@@ -49,8 +58,10 @@ class Ledger:
         self._engine = engine
         self._lease = lease
         self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        """Held to enter a line and to end the thread: no line enters behind the back of a thread that ends."""
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._taken: list[_Entry] = []  # by the thread; in the end, all are answered
         self._connection: sa.Connection | None = None
 
     def begin(self, line: Begin) -> Callable[[], None]:
@@ -58,7 +69,7 @@ class Ledger:
 
         It raises LeaseLost if the row is not ours any more, or if the database does not say so in time.
         """
-        answer = self._enter(line)
+        answer = self._enter(line).answer
 
         def wait() -> None:
             try:
@@ -73,109 +84,178 @@ class Ledger:
         return wait
 
     def settle(self, line: Settlement) -> bool:
-        """End a claim. Returns when it is durable: True, or False if the row was no longer ours to settle."""
-        return self._enter(line).result()
+        """End a claim. Returns when it is durable: True, or False if the row was no longer ours to settle.
+
+        Raises NotRecorded if the database refuses the line, or could not be reached before the lease was over.
+        """
+        return _wait(self._enter(line))
 
     def release(self, lines: Sequence[Release]) -> None:
-        """Hand rows back untried. Returns when that is durable."""
-        for answer in [self._enter(line) for line in lines]:
-            answer.result()
+        """Hand rows back untried. Returns when that is durable; raises NotRecorded as `settle` does."""
+        for entry in [self._enter(line) for line in lines]:
+            _wait(entry)
 
     def close(self) -> None:
-        """Commit what is waiting and end the thread."""
-        if self._thread is not None:
-            self._waiting.put(None)
-            self._thread.join()
-            self._thread = None
+        """Commit what is waiting and end the thread. A line that comes later is committed, too."""
+        with self._gate:
+            thread = self._thread
+            if thread is not None:
+                self._waiting.put(None)
+        if thread is not None:
+            # No longer than anybody waits for an answer: the database may hang.
+            thread.join(self._lease)
 
-    def _enter(self, line: Line) -> Future[bool]:
-        entry = _Entry(line)
-        self._waiting.put(entry)
-        with self._starting:
+    def _enter(self, line: Line) -> _Entry:
+        entry = _Entry(line, time.monotonic() + self._lease)
+        with self._gate:
+            self._waiting.put(entry)
             if self._thread is None:
                 # A daemon: whoever waits for a line keeps the process alive, the writer itself need not.
-                self._thread = threading.Thread(target=self._write, name="outbox-ledger", daemon=True)
-                self._thread.start()
-        return entry.answer
+                thread = threading.Thread(target=self._write, name="outbox-ledger", daemon=True)
+                thread.start()
+                self._thread = thread
+        return entry
 
     def _write(self) -> None:
         try:
             while batch := self._next_batch():
                 self._commit(batch)
-        finally:
-            self._disconnect()
+        except BaseException as error:
+            self._resign(error)
+            raise
 
     def _next_batch(self) -> list[_Entry]:
         """Everything that is waiting; empty at the end."""
         batch: list[_Entry] = []
-        entry = self._waiting.get()
-        while entry is not None:
-            batch.append(entry)
-            if len(batch) >= LONGEST_BATCH or self._waiting.empty():
-                return batch
+        self._taken = []
+        while not batch or (len(batch) < LONGEST_BATCH and not self._waiting.empty()):
             entry = self._waiting.get()
-        if batch:
-            self._waiting.put(None)
+            if entry is not None:
+                batch.append(entry)
+                self._taken.append(entry)
+            elif not batch and self._end():
+                break
+            else:
+                self._waiting.put(None)  # the end once more, behind what came in the meantime
+                if batch:
+                    break
         return batch
 
-    def _commit(self, batch: list[_Entry]) -> None:
-        try:
-            answers = self._transact(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, each waiting conversation must hear of it
-            if len(batch) > 1 and not _is_passing(error):
-                # One line that the database refuses must not take the others with it.
-                for entry in batch:
-                    self._commit([entry])
-                return
-            for entry in batch:
-                if isinstance(entry.line, Begin):
-                    entry.answer.set_exception(error)
-            self._insist([entry for entry in batch if not isinstance(entry.line, Begin)], error)
-        else:
-            _answer(batch, answers)
+    def _end(self) -> bool:
+        """Whether nothing is waiting any more: then the next line starts another thread."""
+        with self._gate:
+            if not self._waiting.empty():
+                return False
+            self._disconnect()
+            self._thread = None
+            return True
 
-    def _insist(self, batch: list[_Entry], error: Exception) -> None:
-        """Try the recording again until the lease is over: then the reaper has the row. Never the sending."""
-        if not batch:
+    def _resign(self, error: BaseException) -> None:
+        """Let nobody wait for a thread that is gone."""
+        with self._gate:
+            self._drop_connection()
+            self._thread = None
+            with suppress(queue.Empty):
+                while True:
+                    entry = self._waiting.get_nowait()
+                    if entry is not None:
+                        self._taken.append(entry)
+        log.critical("ledger: its thread ends: %r", error)
+        for entry in self._taken:
+            if not entry.answer.done():
+                entry.answer.set_exception(RuntimeError(f"the ledger's thread ended: {error!r}"))
+
+    def _commit(self, batch: Sequence[_Entry]) -> None:
+        try:
+            self._transact(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, each waiting conversation must hear of it
+            if _is_passing(error):
+                self._insist(batch, error)
+            elif len(batch) == 1:
+                batch[0].answer.set_exception(error)
+            else:
+                # A line that the database refuses must not take the others with it.
+                middle = len(batch) // 2
+                self._commit(batch[:middle])
+                self._commit(batch[middle:])
+        else:
+            for entry in batch:
+                entry.answer.set_result(entry.ours)
+
+    def _insist(self, batch: Sequence[_Entry], error: Exception) -> None:
+        """Try the recording again until the leases are over: then the reaper has the rows. Never the sending."""
+        kept: list[_Entry] = []
+        for entry in batch:
+            _keep(entry, kept, error)
+        if not kept:
             return
-        log.warning("ledger: %d lines wait for the database: %s", len(batch), error)
+        log.warning("ledger: %d lines wait for the database: %s", len(kept), error)
         retrying = Retrying(
             retry=retry_if_exception(_is_passing),
             wait=wait_exponential(multiplier=0.1, max=5),
-            stop=stop_after_delay(self._lease),
+            sleep=partial(self._collect, kept, error),
             reraise=True,
         )
         try:
-            _answer(batch, retrying(self._transact, batch))
-        except Exception as last:
-            log.exception("ledger: %d lines are left to the reaper", len(batch))
-            for entry in batch:
-                entry.answer.set_exception(last)
+            retrying(self._transact, kept)
+        except Exception:  # noqa: BLE001 - one of the lines is refused; committing them finds out which
+            self._commit(kept)
+        else:
+            for entry in kept:
+                entry.answer.set_result(entry.ours)
 
-    def _transact(self, batch: list[_Entry]) -> list[bool]:
-        """Commit the lines; for each, whether its row was ours.
+    def _collect(self, kept: list[_Entry], error: Exception, seconds: float) -> None:
+        """Wait for the database, while lines come in, and give up those whose lease is over."""
+        closing = False
+        until = time.monotonic() + seconds
+        with suppress(queue.Empty):
+            while (left := until - time.monotonic()) > 0:
+                entry = self._waiting.get(timeout=left)
+                if entry is None:
+                    closing = True
+                else:
+                    self._taken.append(entry)
+                    _keep(entry, kept, error)
+        if closing:
+            self._waiting.put(None)
+        lapsed = [entry for entry in kept if entry.deadline <= time.monotonic()]
+        for entry in lapsed:
+            kept.remove(entry)
+            entry.answer.set_exception(error)
+
+    def _transact(self, batch: Sequence[_Entry]) -> None:
+        """Commit the lines, and note for each whether its row was ours.
 
         Repeating what a lost connection did commit after all is harmless: it matches no row.
         """
-        begins = [entry.line for entry in batch if isinstance(entry.line, Begin)]
-        settlements = [entry.line for entry in batch if isinstance(entry.line, Settlement)]
-        releases = [entry.line for entry in batch if isinstance(entry.line, Release)]
-        ours: set[tuple[type, int]] = set()
+        if not batch:
+            return
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
             with self._connection.begin():
-                # In this order: a begin whose conversation gave up waiting may be followed by its release.
-                if begins:
-                    ours |= {(Begin, id_) for id_ in claims.begin(self._connection, begins, self._lease)}
-                if settlements:
-                    ours |= {(Settlement, id_) for id_ in claims.settle(self._connection, settlements)}
-                if releases:
-                    ours |= {(Release, id_) for id_ in claims.release(self._connection, releases)}
+                for lines in _rounds(batch):
+                    self._execute(self._connection, lines)
         except BaseException:
-            self._disconnect()
+            self._drop_connection()
             raise
-        return [(type(entry.line), entry.line.id) in ours for entry in batch]
+
+    def _execute(self, connection: sa.Connection, entries: Sequence[_Entry]) -> None:
+        begins = [entry.line for entry in entries if isinstance(entry.line, Begin)]
+        settlements = [entry.line for entry in entries if isinstance(entry.line, Settlement)]
+        releases = [entry.line for entry in entries if isinstance(entry.line, Release)]
+        ours: set[int] = set()
+        if begins:
+            ours |= claims.begin(connection, begins, self._lease)
+        if settlements:
+            ours |= claims.settle(connection, settlements)
+        if releases:
+            ours |= claims.release(connection, releases)
+        for entry in entries:
+            # What was ours a moment ago and is not any more, under a token that nobody else knows, was settled by the
+            # transaction whose answer we lost. A begin is believed only if it says so now.
+            was_ours = entry.ours and not isinstance(entry.line, Begin)
+            entry.ours = was_ours or entry.line.id in ours
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -183,13 +263,54 @@ class Ledger:
                 self._connection.close()
             self._connection = None
 
+    def _drop_connection(self) -> None:
+        """Do not return it to the pool: whatever went wrong, the next one is new."""
+        if self._connection is not None:
+            with suppress(sa.exc.SQLAlchemyError):
+                self._connection.invalidate()
+            self._disconnect()
 
-def _answer(batch: list[_Entry], answers: list[bool]) -> None:
-    for entry, ours in zip(batch, answers, strict=True):
-        entry.answer.set_result(ours)
+
+def _wait(entry: _Entry) -> bool:
+    try:
+        return entry.answer.result(max(0, entry.deadline - time.monotonic()))
+    except Exception as error:
+        reason = str(error) or "no answer from the database"
+        raise NotRecorded(
+            f"mail {entry.line.id}: its {type(entry.line).__name__.lower()} is not recorded, the reaper will find the "
+            f"row when its lease is over: {reason}"
+        ) from error
+
+
+def _keep(entry: _Entry, kept: list[_Entry], error: Exception) -> None:
+    """Keep a line that ends a claim; a begin must not wait for a database that is away."""
+    if isinstance(entry.line, Begin):
+        entry.answer.set_exception(error)
+    else:
+        kept.append(entry)
+
+
+def _rounds(batch: Sequence[_Entry]) -> list[list[_Entry]]:
+    """In one round, a row has one line. Usually there is one round.
+
+    A chunk delivered twice to the same process begins the same row twice: the second must see what the first did.
+    """
+    rounds: list[list[_Entry]] = []
+    lines: Counter[int] = Counter()
+    for entry in batch:
+        number = lines[entry.line.id]
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(entry)
+        lines[entry.line.id] += 1
+    return rounds
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Whether the same transaction may succeed later: the connection is lost, the server is busy or away."""
+    """Whether the same transaction may succeed later: the connection is lost, the server is busy, away or read-only."""
     passing = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
-    return isinstance(error, passing) or (isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated)
+    if isinstance(error, passing):
+        return True
+    return isinstance(error, sa.exc.DBAPIError) and (
+        error.connection_invalidated or getattr(error.orig, "sqlstate", None) == READ_ONLY
+    )

@@ -121,6 +121,14 @@ class QueuedEmail(Base):
             postgresql_where=sa.text("status IN ('sent', 'dead', 'cancelled')"),
             sqlite_where=sa.text("status IN ('sent', 'dead', 'cancelled')"),
         ),
+        # What waits for a person: counted by every gauge, and listed.
+        sa.Index(
+            "ix_email_queue_failed",
+            "status",
+            "id",
+            postgresql_where=sa.text("status IN ('dead', 'uncertain')"),
+            sqlite_where=sa.text("status IN ('dead', 'uncertain')"),
+        ),
         sa.Index("ix_email_queue_content_id", "content_id"),
         # Room on each page for the new version of a row that is claimed, begun and settled.
         {"postgresql_with": {"fillfactor": "85"}},

@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from smtplib import SMTPResponseException
 from typing import TypeVar
 
@@ -87,7 +88,7 @@ class Relay(SMTPBackend):
             timeout=settings.smtp_connect_timeout,
         )
         self.settings = settings
-        self.tls_context = _tls_context(settings)
+        self.tls_context = _tls_context(settings.smtp_ca_file)
         self.stage = Stage.CONNECT
         self._mails = 0
         self._used_at = 0.0
@@ -134,9 +135,10 @@ class Relay(SMTPBackend):
             if self._mails < _MAILS_PER_CONNECTION and (fresh or self._conversation().stands()):
                 return True
             self.close()
-        self._mails = 0
-        self._unfinished = False
         self.get_client()
+        self._mails = 0
+        self._used_at = time.monotonic()
+        self._unfinished = False
         return False
 
     def _offer(self, sender: str, recipient: str, size: int, *, reused: bool) -> Report | None:
@@ -179,7 +181,7 @@ class Relay(SMTPBackend):
         outcome = _meaning(answer)
         self._used_at = time.monotonic()
         self._unfinished = answer.refused
-        if answer.code == _CLOSING or outcome is Outcome.RELAY_DOWN:
+        if outcome is Outcome.RELAY_DOWN:
             self._hang_up()
         return Report(outcome, answer.stage, answer.code, _one_line(answer.text))
 
@@ -217,12 +219,13 @@ def _one_line(text: bytes | str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_REPLY_LENGTH]
 
 
-def _tls_context(settings: Settings) -> ssl.SSLContext:
+@cache  # reading the system's authorities takes 30 ms, and the threads of a process can share them
+def _tls_context(ca_file: str | None) -> ssl.SSLContext:
     """Certificates and host names are checked, against SMTP_CA_FILE or the system's authorities."""
     try:
-        return ssl.create_default_context(cafile=settings.smtp_ca_file)
+        return ssl.create_default_context(cafile=ca_file)
     except OSError as error:
         raise SettingsError(
-            f"SMTP_CA_FILE={settings.smtp_ca_file!r}: no certificates could be read from it ({error}); "
+            f"SMTP_CA_FILE={ca_file!r}: no certificates could be read from it ({error}); "
             "name a PEM file, or unset it to trust the system's authorities"
         ) from error

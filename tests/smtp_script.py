@@ -78,6 +78,19 @@ Script = Callable[[Event], Reaction | None]
 """From what happened to what to do about it; None is the friendly answer."""
 
 
+def on(verb: str, reaction: Reaction, *, times: int | None = None) -> Script:
+    """React so to this verb; the first so many times, or always."""
+    seen: list[Event] = []
+
+    def script(event: Event) -> Reaction | None:
+        if event.verb != verb:
+            return None
+        seen.append(event)
+        return reaction if times is None or len(seen) <= times else None
+
+    return script
+
+
 _WISH = re.compile(
     r"(?P<what>reject|defer|drop|hang|slow)(?:-(?P<figure>[0-9.]+))?(?:-at-(?P<stage>rcpt|data|body|dot))?"
     r"(?:-times-(?P<times>[0-9]+))?(?:[+].*)?"
@@ -98,16 +111,19 @@ def by_recipient() -> Script:
         if wish is None or event.verb != (wish["stage"] or "rcpt").upper():
             return None
         seen[recipient] += 1
-        if wish["times"] and seen[recipient] > int(wish["times"]):
-            return None
-        figure = wish["figure"]
-        reactions: dict[str, Reaction] = {
-            "reject": Reply(int(figure or 550), "5.1.1 as you wish"),
-            "defer": Reply(int(figure or 451), "4.2.0 as you wish"),
-            "drop": Drop(),
-            "hang": Hang(),
-            "slow": Delay(float(figure or 1)),
-        }
-        return reactions[wish["what"]]
+        return None if wish["times"] and seen[recipient] > int(wish["times"]) else _granted(wish)
 
     return script
+
+
+def _granted(wish: re.Match[str]) -> Reaction:
+    figure = wish["figure"]
+    match wish["what"]:
+        case "drop":
+            return Drop()
+        case "hang":
+            return Hang()
+        case "slow":
+            return Delay(float(figure or 1))
+    code = int(figure or (550 if wish["what"] == "reject" else 451))
+    return Reply(code, f"{code // 100}.0.0 as you wish")

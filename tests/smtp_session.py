@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tests.smtp_server import SmtpServer
 
 _LAST_IN_GROUP = {"EHLO", "HELO", "DATA", "NOOP", "QUIT", "AUTH", "STARTTLS"}  # RFC 2920, 3.1
-_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _UNSTUFFED = re.compile(rb"(?:\A|\n)\.(?!\.)")
 _PATH = re.compile(r"(?:FROM|TO):<([^<> ]*)>((?: [A-Z0-9]+(?:=\S+)?)*)", re.IGNORECASE)
 _LONGEST_COMMAND = 512  # RFC 5321, 4.5.3.1.4, with its CRLF
@@ -41,6 +40,9 @@ class Session(asyncio.Protocol):
     sender: str | None
     asked: str | None  # the last recipient that was named, taken or not
     recipients: list[str]
+    in_body: bool
+    body_begun: bool
+    searched: int  # where in the buffer the final dot can still be
 
     def __init__(self, server: "SmtpServer") -> None:
         self.server = server
@@ -119,7 +121,7 @@ class Session(asyncio.Protocol):
         if not in_order.get(verb, verb in _FRIENDLY):
             if self.begins_segment:  # behind a refused command of the same write it is nobody's fault
                 self.server.violations.append(f"{verb} {argument} out of order")
-            return Reply(503, "5.5.1 bad sequence of commands")
+            return Reply(503, "5.5.1 out of order") if verb in _FRIENDLY else Reply(500, "5.5.2 unknown command")
         if verb == "EHLO":
             return Reply(250, "\n".join(["relay.example", *self._extensions()]))
         if login is not None and verb == "AUTH" and argument != _plain(*login):
@@ -152,7 +154,7 @@ class Session(asyncio.Protocol):
         del self.buffer[:end]
         if self.buffer:
             self._violation("more was sent behind the dot", bytes(self.buffer))
-        elif _BARE.search(body) or _UNSTUFFED.search(body) or max(map(len, body.split(b"\n"))) >= _LONGEST_LINE:
+        elif _is_malformed(body):
             self._violation("a bare CR or LF, a dot that is not doubled or an endless line in", body)
         else:
             self.body = re.sub(rb"(\A|\n)\.\.", rb"\1.", body) if b".." in body else body
@@ -176,10 +178,10 @@ class Session(asyncio.Protocol):
     def _perform(self, verb: str, argument: str, reaction: Reaction, friendly: Reaction | None) -> None:
         match reaction:
             case Delay(seconds, then):
-                self.waiting = True
+                self._pause(verb)
                 asyncio.get_running_loop().call_later(seconds, self._resume, verb, argument, then or friendly)
             case Hang(accept):
-                self.waiting = True
+                self._pause(verb)
                 self._settle(verb, accept=accept)
             case Drop(accept):
                 self._settle(verb, accept=accept)
@@ -199,8 +201,14 @@ class Session(asyncio.Protocol):
                 elif verb == "QUIT" or code == 421:
                     self.transport.close()
 
+    def _pause(self, verb: str) -> None:
+        self.waiting = True
+        if verb == "BODY":  # what comes now piles up at the client
+            self.transport.pause_reading()
+
     def _resume(self, verb: str, argument: str, reaction: Reaction | None) -> None:
         self.waiting = False
+        self.transport.resume_reading()
         if reaction is not None and not self.transport.is_closing():
             self._perform(verb, argument, reaction, None)
         self.server.changed()
@@ -254,6 +262,15 @@ class Session(asyncio.Protocol):
     def _violation(self, what: str, where: bytes) -> None:
         self.server.violations.append(f"{what} {where[:200]!r}")
         self.transport.abort()
+
+
+def _is_malformed(body: bytes) -> bool:
+    lines = body.count(b"\r\n")
+    return (
+        not lines == body.count(b"\n") == body.count(b"\r")
+        or ((body.startswith(b".") or b"\n." in body) and _UNSTUFFED.search(body) is not None)
+        or max(map(len, body.split(b"\n"))) >= _LONGEST_LINE
+    )
 
 
 def _plain(user: str, password: str) -> str:

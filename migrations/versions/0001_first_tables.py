@@ -134,6 +134,7 @@ def _create_queue() -> None:
         ["finalized_at"],
         where="status IN ('sent', 'dead', 'cancelled')",
     )
+    _create_index("ix_email_queue_failed", "email_queue", ["status", "id"], where="status IN ('dead', 'uncertain')")
     op.create_index("ix_email_queue_content_id", "email_queue", ["content_id"])
 
 

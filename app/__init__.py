@@ -1,0 +1,32 @@
+"""The Flask application: puts engine, sessions, Celery and the nudge together, in one place."""
+
+from flask import Flask
+from sqlalchemy.orm import sessionmaker
+
+from app.celery_app import create_celery
+from app.nudge import Nudge, connect
+from app.queues import DRAIN
+from app.settings import AppSettings
+from app.status import status
+from outbox.database import create_engine
+
+
+def create_app(settings: AppSettings | None = None) -> Flask:
+    """The application, from the environment unless `settings` are given. Nothing is connected to yet.
+
+    `app.extensions` holds `settings`, `engine`, `sessions` (a sessionmaker whose commits wake a drain), `celery` and
+    `nudge`.
+    """
+    settings = settings or AppSettings.load()
+    app = Flask(__name__)
+    celery = create_celery(app, settings)
+    nudge = Nudge(connect(settings.redis_url), lambda: celery.send_task(DRAIN, ignore_result=True))
+    engine = create_engine(settings.database_url)
+    app.extensions.update(
+        settings=settings,
+        engine=engine,
+        sessions=sessionmaker(engine, info={"outbox_wake": nudge}),
+        nudge=nudge,
+    )
+    app.register_blueprint(status)
+    return app

@@ -1,0 +1,121 @@
+"""`outbox queue`."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy.orm import Session
+
+from outbox.cli.listing import MailTable, fields
+from outbox.cli.surroundings import open_database
+from outbox.cli.terminal import json_option, put, put_json
+from outbox.draft import Attachment
+from outbox.service import EmailService
+from outbox.states import OnUncertain, Priority
+
+
+class _Moment(click.ParamType[datetime]):
+    """An aware time. One without a zone is refused as in Python: whose clock, and on which side of the DST change?"""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is not an ISO 8601 time, such as 2026-12-24T18:00+01:00 or 2026-12-24T17:00Z", param, ctx
+            )
+        if moment.utcoffset() is None:
+            here = moment.astimezone().isoformat(timespec="minutes")
+            self.fail(
+                f"{value!r} has no time zone: write {here} if this machine's is meant, or end in Z for UTC", param, ctx
+            )
+        return moment
+
+
+class _TextFile(click.File):
+    """UTF-8 text from a file, or from stdin as `-`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # type: ignore[override]
+        with super().convert(value, param, ctx) as file:
+            data: bytes = file.read()
+        try:
+            return data.decode("utf-8-sig")  # an editor's byte order mark is not part of the text
+        except UnicodeDecodeError as error:
+            self.fail(f"{value!r} is not UTF-8: {error.reason} at byte {error.start}", param, ctx)
+
+
+def _headers(_: click.Context, parameter: click.Parameter, lines: Sequence[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise click.BadParameter(f"{line!r} is not of the form 'Name: value'", param=parameter)
+        if name in headers:
+            raise click.BadParameter(f"{name!r} is given twice", param=parameter)
+        headers[name] = value.strip()
+    return headers
+
+
+def _read_attachments(_: click.Context, parameter: click.Parameter, paths: Sequence[Path]) -> list[Attachment]:
+    try:
+        return [Attachment(path.name, path.read_bytes()) for path in paths]
+    except OSError as error:
+        raise click.BadParameter(str(error), param=parameter) from error
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_ADDRESS = "ADDRESS"
+
+
+@click.command()
+@click.option(
+    "--to", multiple=True, required=True, metavar=_ADDRESS, help="ada@example.com or 'Ada <ada@example.com>'."
+)
+@click.option("--cc", multiple=True, metavar=_ADDRESS)
+@click.option("--bcc", multiple=True, metavar=_ADDRESS, help="Named in no header.")
+@click.option("--from", "from_email", metavar=_ADDRESS, help="[default: SMTP_FROM_EMAIL]")
+@click.option("--reply-to", multiple=True, metavar=_ADDRESS)
+@click.option("--subject", required=True)
+@click.option("--text", help="The text itself.")
+@click.option("--text-file", type=_TextFile("rb"), metavar="FILE", help="The text from a file; from stdin with -.")
+@click.option("--html-file", "html", type=_TextFile("rb"), metavar="FILE")
+@click.option("--attach", "attachments", multiple=True, type=_FILE, callback=_read_attachments, metavar="FILE")
+@click.option("--header", "headers", multiple=True, callback=_headers, metavar="'NAME: VALUE'")
+@click.option("--priority", type=click.Choice([lane.label for lane in Priority]), default="normal", show_default=True)
+@click.option("--at", "scheduled_at", type=_Moment(), help="Not before: ISO 8601 with a zone, 2026-12-24T18:00+01:00.")
+@click.option("--expires", "expires_at", type=_Moment(), help="Not after.")
+@click.option("--category", help="A label of your own, to find it by.")
+@click.option("--key", "idempotency_key", help="Queue this once, however often the command is repeated.")
+@click.option("--max-attempts", type=int, help="[default: OUTBOX_MAX_ATTEMPTS]")
+@click.option(
+    "--on-uncertain",
+    type=click.Choice([str(choice) for choice in OnUncertain]),
+    help="If the relay may have had it already: send again, or wait for a person. [default: OUTBOX_ON_UNCERTAIN]",
+)
+@json_option
+def queue(text: str | None, text_file: str | None, *, as_json: bool, **mail: Any) -> None:
+    """Queue a mail, to each of its recipients.
+
+    It goes with the workers' next drain, or with `outbox drain`. These options can be repeated: --to, --cc, --bcc,
+    --reply-to, --attach, --header.
+    """
+    if text is not None and text_file is not None:
+        raise click.UsageError("--text and --text-file exclude each other: keep one")
+    with open_database() as (settings, engine), Session(engine) as session:
+        first = EmailService(session, settings).queue_email(text=text if text_file is None else text_file, **mail)
+        is_new = first in session.new
+        session.commit()
+        content = first.content
+        rows = list(content.recipients)
+        if as_json:
+            put_json({"new": is_new, "message_id": content.message_id, "mails": [fields(row) for row in rows]})
+            return
+        put(MailTable(rows))
+    if not is_new:
+        click.echo("This key has been used for this mail before: nothing was added.", err=True)

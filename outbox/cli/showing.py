@@ -1,0 +1,164 @@
+"""`outbox show`: all that is known of one mail."""
+
+import sys
+from typing import Any
+
+import click
+import sqlalchemy as sa
+from rich.console import RenderableType
+from rich.text import Text
+from sqlalchemy.orm import Session
+
+from outbox.chunk import message_of
+from outbox.cli.listing import STYLES, MailTable, fields
+from outbox.cli.surroundings import open_database
+from outbox.cli.terminal import cell, clock, facts, json_option, put, put_json, safe, safe_lines, table
+from outbox.errors import OutboxError
+from outbox.message import File
+from outbox.models import Base, EmailAttempt, EmailBlob, EmailContent, QueuedEmail
+from outbox.states import Outcome, Priority, Status
+
+_TIMES = ("scheduled_at", "next_attempt_at", "expires_at", "lease_expires_at", "created_at", "sent_at", "finalized_at")
+
+_OUTCOMES = {
+    Outcome.SENT: "green",
+    Outcome.DEFERRED: "",
+    Outcome.REJECTED: "red",
+    Outcome.UNCERTAIN: "yellow",
+    Outcome.RELAY_DOWN: "",
+}
+
+
+@click.command()
+@click.argument("id_", metavar="ID", type=int)
+@click.option("--html", is_flag=True, help="Print the HTML, and nothing else.")
+@click.option("--source", is_flag=True, help="Print the message as it goes to the relay, and nothing else.")
+@json_option
+def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
+    """Show a mail: its row, what it says, every attempt with the relay's words, and who else gets it."""
+    if html + source + as_json > 1:
+        raise click.UsageError("--html, --source and --json exclude each other: keep one")
+    with open_database() as (_, engine), Session(engine) as session:
+        row = session.get(QueuedEmail, id_)
+        if row is None:
+            raise OutboxError(f"there is no mail {id_}: `outbox list` shows the newest")
+        if html:
+            _put_exactly(_html(row).encode())
+        elif source:
+            _put_exactly(_source(session, row.content))
+        elif as_json:
+            put_json(_everything(row))
+        else:
+            _put(row)
+
+
+def _put(row: QueuedEmail) -> None:
+    content = row.content
+    parts: list[RenderableType] = [facts([*_row_facts(row), *_content_facts(content)])]
+    if row.tries:
+        parts += ["", Text("Attempts", style="bold"), _attempt_table(row.tries)]
+    others = [other for other in content.recipients if other.id != row.id]
+    if others:
+        parts += ["", Text("Other recipients of this mail", style="bold"), MailTable(others)]
+    if content.text:
+        parts += ["", Text("Text", style="bold"), Text(safe_lines(content.text.rstrip("\n")))]
+    put(*parts)
+
+
+def _row_facts(row: QueuedEmail) -> list[tuple[str, object]]:
+    status = Status(row.status)
+    moments = {name: clock(value) for name in _TIMES if (value := getattr(row, name)) is not None}
+    if status is not Status.PENDING:
+        moments.pop("next_attempt_at")  # of the past, and of no meaning any more
+    return [
+        ("Mail", row.id),
+        ("Status", Text(f"{status} ({row.dead_reason})" if row.dead_reason else status, style=STYLES[status])),
+        ("Recipient", f"{row.recipient} ({row.kind})"),
+        ("Priority", Priority(row.priority).label),
+        ("Category", row.category),
+        ("Attempts", f"{row.attempts} of {row.max_attempts}"),
+        ("If uncertain", row.on_uncertain),
+        ("Last error", row.last_error),
+        ("Last code", row.last_code),
+        ("Claimed by", row.claimed_by),
+        ("Request", row.request_id),
+        *((name.removesuffix("_at").replace("_", " ").capitalize(), moment) for name, moment in moments.items()),
+    ]
+
+
+def _content_facts(content: EmailContent) -> list[tuple[str, object]]:
+    files = [
+        f"{file.filename} ({file.content_type}{', inline ' + file.inline_id if file.inline_id else ''})"
+        for file in content.attachments
+    ]
+    bodies = [name for name, body in (("text", content.text), ("HTML", content.html)) if body]
+    return [
+        ("Message-ID", content.message_id),
+        ("Date", clock(content.date)),
+        ("From", content.sender),
+        ("To", content.to_header),
+        ("Cc", content.cc_header),
+        ("Reply-To", content.reply_to),
+        ("Subject", content.subject),
+        *content.headers.items(),
+        ("Key", content.idempotency_key),
+        ("Body", f"{' and '.join(bodies) or 'purged'}, {content.size:,} bytes with attachments"),
+        ("Purged", content.purged_at and clock(content.purged_at)),
+        *(("Attachment", file) for file in files),
+    ]
+
+
+def _attempt_table(tries: list[EmailAttempt]) -> RenderableType:
+    made = table("#", "Began", "Took", "Outcome", "Stage", "Code", "Reply", cut=("Reply",))
+    for attempt in tries:
+        seconds = (attempt.finished_at - attempt.started_at).total_seconds()
+        made.add_row(
+            cell(attempt.number),
+            cell(f"{attempt.started_at.astimezone():%Y-%m-%d %H:%M:%S}"),
+            cell(f"{seconds:.1f} s"),
+            cell(attempt.outcome, _OUTCOMES[Outcome(attempt.outcome)]),
+            cell(attempt.stage),
+            cell(attempt.code),
+            Text(safe(attempt.reply), overflow="fold"),
+        )
+    return made
+
+
+def _everything(row: QueuedEmail) -> dict[str, Any]:
+    content = row.content
+    return {
+        "mail": fields(row),
+        "content": _columns(content),
+        "attachments": [_columns(file) for file in content.attachments],
+        "attempts": [_columns(attempt) for attempt in row.tries],
+        "others": [fields(other) for other in content.recipients if other.id != row.id],
+    }
+
+
+def _columns(thing: Base) -> dict[str, Any]:
+    return {column.key: getattr(thing, column.key) for column in sa.inspect(thing).mapper.column_attrs}
+
+
+def _html(row: QueuedEmail) -> str:
+    if not row.content.html:
+        raise OutboxError(f"mail {row.id} has no HTML")
+    return row.content.html
+
+
+def _source(session: Session, content: EmailContent) -> bytes:
+    files = [
+        File(file.filename, file.content_type, session.get_one(EmailBlob, file.sha256).data, file.inline_id)
+        for file in content.attachments
+    ]
+    try:
+        return message_of(content, files).as_bytes()
+    except ValueError as error:
+        raise OutboxError(str(error)) from error
+
+
+def _put_exactly(data: bytes) -> None:
+    """To a file or a pipe the bytes as they are; to a terminal, what is safe of them."""
+    if sys.stdout.isatty():
+        click.echo(safe(data.decode("utf-8", "replace").replace("\r\n", "\n"), keep="\n\t"))
+    else:
+        click.echo(data, nl=False)

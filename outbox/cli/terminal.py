@@ -1,0 +1,120 @@
+"""What reaches the terminal.
+
+Mail holds what strangers wrote, and a terminal obeys escape sequences: everything printed goes through `safe` first.
+Rich's own markup is never interpreted, for every cell is a `Text`.
+"""
+
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+UNBOUNDED = 100_000
+"""Columns of output that goes to a file or a pipe: nothing is cut there."""
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: its keys stay, its times are UTC.")
+
+
+def safe(text: str, keep: str = "") -> str:
+    r"""The text with everything that could steer a terminal spelled out, as in `\x1b[31m`.
+
+    That includes what is invisible or reverses the reading direction, such as U+202E. `keep`: characters to let pass.
+    """
+    return "".join(c if c.isprintable() or c in keep else _spelled(c) for c in text)
+
+
+def safe_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return safe(text.replace("\r\n", "\n").expandtabs(), keep="\n")
+
+
+def _spelled(character: str) -> str:
+    if unicodedata.category(character) == "Zs":  # no-break spaces and their like
+        return " "
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def cell(value: object, style: str = "") -> Text:
+    """One line in a table; cut with an ellipsis where the terminal is too narrow for it."""
+    return Text(safe("-" if value is None else str(value)), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def table(*fixed: str, cut: Sequence[str] = (), right: Sequence[str] = ()) -> Table:
+    """A table without lines, with these columns; those in `cut` give way where the terminal is narrow."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in fixed:
+        made.add_column(name, no_wrap=name not in cut, justify="right" if name in right else "left")
+    return made
+
+
+def put(*parts: RenderableType) -> None:
+    """Print: in colour on a terminal; plain, and without blanks at the ends of lines, anywhere else."""
+    console = _console()
+    if console.is_terminal:
+        console.print(*parts, sep="\n")
+        return
+    with console.capture() as captured:
+        console.print(*parts, sep="\n")
+    click.echo("\n".join(line.rstrip() for line in captured.get().split("\n")), nl=False)
+
+
+def put_json(value: object) -> None:
+    """Print JSON in ASCII, which leaves no character that a terminal could obey."""
+    click.echo(json.dumps(value, indent=2, default=_json_value).replace("\x7f", "\\u007f"))
+
+
+def distance(moment: datetime, now: datetime | None = None) -> str:
+    """`in 5 min`, `2 h ago`."""
+    seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    return f"in {duration(seconds)}" if seconds > 0 else f"{duration(-seconds)} ago"
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit that makes a whole number: `59 s`, `5 min`, `2 h`, `9 d`."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return "0 s"
+
+
+def clock(moment: datetime) -> str:
+    """A time for a person: local, with its offset, and how far away it is."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z} ({distance(moment)})"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 mail`, `2 mails`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> Table:
+    """Names and values, a line each; what is None is left out."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in pairs:
+        if value is not None:
+            made.add_row(Text(safe(name), style="dim"), value if isinstance(value, Text) else Text(safe(str(value))))
+    return made
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNBOUNDED
+    return console
+
+
+def _json_value(value: object) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    raise TypeError(f"{value!r} has no form in JSON")

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Stop the beat that start_celery_beat.sh started, and wait until it is gone.
+cd "$(dirname "$0")" || exit 1
+pidfile=var/celerybeat.pid
+if [ ! -s "$pidfile" ]; then
+    echo "Celery beat is not running: there is no $pidfile."
+    exit 0
+fi
+pid=$(cat "$pidfile")
+# After a crash or a reboot, the number may be another process's by now.
+case $(ps -o args= -p "$pid" 2>/dev/null) in
+*celery*beat*) ;;
+*)
+    rm -f "$pidfile"
+    echo "Celery beat was not running: process $pid, named by $pidfile, is gone. The file is removed."
+    exit 0
+    ;;
+esac
+if ! kill "$pid"; then
+    echo "Celery beat (process $pid) is not yours to stop: run this as the user who started it." >&2
+    exit 1
+fi
+waited=0
+while kill -0 "$pid" 2>/dev/null; do
+    if [ "$waited" -ge 30 ]; then
+        echo "Celery beat (process $pid) did not stop within 30 seconds: look at its log, or kill -9 $pid." >&2
+        exit 1
+    fi
+    sleep 1
+    waited=$((waited + 1))
+done
+echo "Celery beat (process $pid) has stopped."

@@ -1,0 +1,130 @@
+"""The start scripts: each starts its part from the environment alone, or says in one sentence what to do."""
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import StartSystem
+from tests.servers import free_port
+from tests.system import System, wait_until
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The scripts in a folder without .venv and .env: they take what is on the PATH."""
+    for script in [*ROOT.glob("st*_celery_*.sh"), ROOT / "flowerconfig.py"]:
+        shutil.copy(script, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+
+    def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [folder / script], env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    return run
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_worker_and_beat_start_from_the_environment_and_stop(
+    folder: Path, run: Run, start_system: StartSystem, postgresql_url: str
+) -> None:
+    system = start_system(postgresql_url)
+    (folder / ".env").write_text("CELERY_WORKER_QUEUES=celery,email.high\nCELERY_WORKER_CONCURRENCY=2\n")
+    worker = system.start("worker", "./start_celery_worker.sh", CELERY_WORKER_CONCURRENCY="3")
+    beat = system.start("beat", "./start_celery_beat.sh")
+
+    worker.wait_for(" ready.")
+    beat.wait_for("beat: Starting")
+    assert "concurrency: 3 (thread)" in worker.log  # the environment wins
+    assert "email.high" in worker.log
+    assert "email.low " not in worker.log
+    assert int((folder / "var/celerybeat.pid").read_text()) == beat.process.pid
+    system.queue("ada@example.com", priority="high")
+    system.wait_until_sent(1)
+
+    # The process is our child, and somebody must take note of its end: a shell or a supervisor does.
+    with subprocess.Popen([folder / "stop_celery_beat.sh"], stdout=subprocess.PIPE, text=True) as stop:
+        beat.process.wait(30)
+        output, _ = stop.communicate(timeout=30)
+    assert stop.returncode == 0
+    assert "has stopped" in output
+    assert not (folder / "var/celerybeat.pid").exists()
+
+
+def test_stopping_beat_when_there_is_none_or_its_pid_is_stale(folder: Path, run: Run) -> None:
+    assert run("stop_celery_beat.sh").stdout.startswith("Celery beat is not running")
+
+    pidfile = folder / "var/celerybeat.pid"
+    pidfile.parent.mkdir(exist_ok=True)
+    pidfile.write_text(str(os.getpid()))  # ours: not a beat, and not to be killed
+    result = run("stop_celery_beat.sh")
+    assert result.returncode == 0
+    assert "was not running" in result.stdout
+    assert not pidfile.exists()
+
+
+@pytest.mark.parametrize("part", ["worker", "beat", "flower"])
+def test_a_wrong_setting_ends_in_one_sentence(run: Run, part: str) -> None:
+    result = run(f"start_celery_{part}.sh", REDIS_URL="localhost:6379")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "REDIS_URL='localhost:6379'" in result.stderr
+
+
+def test_missing_tools_end_in_one_sentence(folder: Path, run: Run) -> None:
+    (folder / "bin").mkdir()
+    for tool in ("dirname", "sh"):
+        (folder / "bin" / tool).symlink_to(shutil.which(tool) or tool)
+    result = run("start_celery_worker.sh", PATH=str(folder / "bin"))
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "run ./start_services.sh" in result.stderr
+
+
+def test_flower_refuses_to_listen_elsewhere_without_a_password(run: Run) -> None:
+    result = run("start_celery_flower.sh", FLOWER_ADDRESS="0.0.0.0")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "FLOWER_BASIC_AUTH" in result.stderr
+
+
+def test_flower_asks_for_its_password_everywhere(folder: Path, run: Run, system: System) -> None:
+    port = free_port()
+    login = {"FLOWER_ADDRESS": "0.0.0.0", "FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": "ada:secret"}
+    system.start("flower", "./start_celery_flower.sh", **login)
+    wait_until(lambda: _status(port, "/") is not None)
+
+    for path in ("/", "/workers", "/tasks", "/api/workers", "/metrics", "/healthcheck"):
+        assert _status(port, path) == 401, path
+        assert _status(port, path, "ada:wrong") == 401, path
+        assert _status(port, path, "ada:secret") == 200, path
+
+
+def _status(port: int, path: str, login: str = "") -> int | None:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
+    if login:
+        request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None

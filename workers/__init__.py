@@ -1,0 +1,63 @@
+"""The Celery side: `celery -A workers worker`, `beat` or `flower`.
+
+The Flask application is not named `app` here: Celery would take that for its own.
+"""
+
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+from celery.signals import beat_init, worker_shutdown, worker_shutting_down
+from kombu.transport import TRANSPORT_ALIASES
+
+from app import create_app
+from app.celery_app import BEAT_SCHEDULE, wait_for_broker
+from outbox.delivery import Courier
+from outbox.errors import SettingsError
+from workers.schedule import beat_schedule
+
+try:
+    flask_app = create_app()
+except SettingsError as error:
+    raise SystemExit(f"The settings are wrong: {error}. Correct the environment or the file .env.") from error
+
+_settings = flask_app.extensions["settings"]
+
+# Who holds a row: `email_queue.claimed_by` and `email_attempts.worker`.
+name = flask_app.extensions["worker"] = f"{socket.gethostname()}:{os.getpid()}"
+courier = flask_app.extensions["courier"] = Courier(flask_app.extensions["engine"], _settings, name)
+
+celery = flask_app.extensions["celery"]
+wait_for_broker(celery, _settings)
+celery.conf.update(
+    include=["workers.outbox_tasks"],
+    beat_schedule=beat_schedule(_settings),
+)
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:Transport"))
+with suppress(OSError):  # beat needs it, and says so; a worker in a read-only container does not
+    BEAT_SCHEDULE.parent.mkdir(exist_ok=True)
+
+
+@beat_init.connect
+def _drain_at_once(**_: Any) -> None:
+    """Beat starts after a downtime, or Redis was flushed: what is due need not wait for the first period."""
+    flask_app.extensions["nudge"]()
+
+
+@worker_shutting_down.connect
+def _begin_no_further_mail(**_: Any) -> None:
+    """SIGTERM: the mail in hand is finished, and the rest of each chunk handed back at once.
+
+    Celery calls this from within its signal handler; `stop` does no more than leave a note.
+    """
+    courier.stop()
+
+
+@worker_shutdown.connect
+def _close(**_: Any) -> None:
+    """All tasks have ended, and nothing more is taken: what was handed back is for the other workers, or the next."""
+    courier.close()
+    nudge = flask_app.extensions["nudge"]
+    nudge.clear()
+    nudge()

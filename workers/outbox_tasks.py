@@ -1,0 +1,51 @@
+"""The tasks of the outbox. They are thin: what they do is in `outbox.drain` and `outbox.delivery`."""
+
+import logging
+
+from celery import shared_task
+from flask import current_app
+
+import outbox.drain
+from app.queues import DRAIN, REAP, SEND_EMAILS, queue_of
+from outbox.states import Priority
+
+log = logging.getLogger(__name__)
+
+
+@shared_task(name=DRAIN, ignore_result=True)
+def drain() -> None:
+    """Claim what is due and hand it out in chunks."""
+    parts = current_app.extensions
+    if parts["courier"].stopping:
+        return  # what we claimed now would wait for another worker; our last act is to nudge it
+    parts["nudge"].clear()
+    chunks = 0
+
+    def publish(priority: Priority, ids: list[int], token: str) -> None:
+        nonlocal chunks
+        send_emails.apply_async((ids, token), queue=queue_of(priority))
+        chunks += 1
+
+    rows = outbox.drain.drain(parts["engine"], parts["settings"], parts["worker"], publish)
+    if rows:
+        log.info("drain: %d rows in %d chunks", rows, chunks)
+
+
+@shared_task(name=SEND_EMAILS, ignore_result=True)
+def send_emails(ids: list[int], token: str) -> None:
+    """Deliver the rows that are still claimed under this token; none, if this task was delivered before."""
+    parts = current_app.extensions
+    statuses = parts["courier"].deliver(ids, token)
+    became = ", ".join(f"{count} {status}" for status, count in statuses.items())
+    log.info("send_emails: %s of %d rows", became or "none", len(ids))
+    if not parts["courier"].stopping and outbox.drain.wants_more(parts["engine"], parts["settings"]):
+        parts["nudge"]()
+
+
+@shared_task(name=REAP, ignore_result=True)
+def reap() -> None:
+    """Take back the rows whose worker is gone."""
+    parts = current_app.extensions
+    if rows := outbox.drain.reap(parts["engine"], parts["settings"]):
+        log.warning("reap: %d rows came back from workers that did not finish them in time", rows)
+        parts["nudge"]()

@@ -1,0 +1,46 @@
+"""What the start scripts run: `python -m workers.start worker`, `beat` or `flower`, from the environment alone.
+
+`.env` is put into the environment, which wins where both speak, since Flower and Celery read it from there. Wrong
+settings have ended the process in one sentence when `workers` was imported.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from dotenv import load_dotenv
+
+from app.settings import AppSettings
+
+BEAT_PID = Path("var/celerybeat.pid")
+"""`stop_celery_beat.sh` reads it."""
+
+
+def worker_arguments(settings: AppSettings) -> list[str]:
+    """One process of many threads; run one process a core. The pid tells several on one machine apart."""
+    return [
+        "worker",
+        f"--queues={','.join(settings.celery_worker_queues)}",
+        f"--hostname=outbox-{os.getpid()}@%h",
+        "--loglevel=INFO",
+        # Workers need not know of each other: the rows say who has what. It also saves a second at the start.
+        "--without-gossip",
+        "--without-mingle",
+    ]
+
+
+def beat_arguments() -> list[str]:
+    """One is enough; two are harmless."""
+    return ["beat", f"--pidfile={BEAT_PID}", "--loglevel=INFO"]
+
+
+def main(part: str) -> None:
+    """Become the process that was asked for, so that signals reach it and its pid is the one that was started."""
+    load_dotenv(".env")
+    settings = AppSettings.load()
+    arguments = {"worker": worker_arguments(settings), "beat": beat_arguments(), "flower": ["flower"]}[part]
+    os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "workers", *arguments])  # noqa: S606 - no shell
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
