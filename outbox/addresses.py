@@ -125,8 +125,6 @@ def encoded_words(text: str, *, column: int) -> str:
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Further headers of a mail, as given. Raises InvalidHeader for what would break or forge one."""
-    if not isinstance(headers, Mapping):
-        raise InvalidHeader("headers", headers, "give a mapping of header names to values")
     checked: dict[str, str] = {}
     for name, value in headers.items():
         field = f"headers[{name!r}]"

@@ -180,7 +180,9 @@ def _find_lapsed_sendings(sql: Words) -> str:
 
 def standing_columns(sql: Words) -> str:
     """What `retry.Standing` needs beside the row's own columns, for a query on `email_queue AS q`."""
-    return f"""{sql.seconds_since("coalesce(q.scheduled_at, q.created_at)")} AS age,
+    # From when it could first be tried: one that is scheduled for last week is no week old.
+    first_due = "CASE WHEN q.scheduled_at > q.created_at THEN q.scheduled_at ELSE q.created_at END"
+    return f"""{sql.seconds_since(first_due)} AS age,
        -({sql.seconds_since("q.expires_at")}) AS expires_in,
        CASE WHEN q.claims > 1 THEN (SELECT count(*) FROM email_attempts AS a
              WHERE a.email_id = q.id AND a.outcome = 'uncertain') ELSE 0 END AS resends"""

@@ -13,7 +13,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -177,10 +176,9 @@ class Statement:
 _DIALECTS: dict[str, Words] = {"postgresql": PostgreSQL, "sqlite": SQLite}
 
 
-def insert(into: Any, session: Session | scoped_session[Session]) -> postgresql.Insert | sqlite.Insert:
+def insert(into: Any, connection: sa.Connection) -> postgresql.Insert | sqlite.Insert:
     """INSERT with ON CONFLICT, which SQLAlchemy offers for each database separately."""
-    is_postgresql = session.get_bind().dialect.name == "postgresql"
-    return postgresql.insert(into) if is_postgresql else sqlite.insert(into)
+    return postgresql.insert(into) if connection.dialect.name == "postgresql" else sqlite.insert(into)
 
 
 def create_engine(url: str, **options: Any) -> sa.Engine:

@@ -54,7 +54,8 @@ class Courier:
         try:
             self._relay()  # settings that cannot work fail here, with no mail in hand
             while rest and time.monotonic() < half_time and not self._stopping.is_set():
-                settlement = self._deliver(rest.popleft(), composer)
+                settlement = self._deliver(rest[0], composer)
+                rest.popleft()
                 statuses[settlement.status] += 1
                 if settlement.attempt is not None and settlement.attempt.outcome is Outcome.RELAY_DOWN:
                     pause = settlement.delay
@@ -65,7 +66,8 @@ class Courier:
                 # The same chunk is being delivered elsewhere, or was taken back: its rest is not ours to release.
                 rest.clear()
         finally:
-            self._ledger.release([Release(mail.id, mail.token, pause) for mail in rest])
+            # Under the chunk's token: the first of them, if an error came between, may have been begun and even sent.
+            self._ledger.release([Release(mail.id, token, pause) for mail in rest])
         return statuses
 
     def stop(self) -> None:
@@ -90,6 +92,8 @@ class Courier:
             return self._bury(mail, DeadReason.EXPIRED, "expired before its turn came")
         try:
             data = composer.compose(mail)
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError):
+            raise  # its attachments could not be fetched: the database's trouble, of which no mail should die
         except Exception as error:
             log.exception("delivery: mail %d cannot be composed", mail.id)
             return self._bury(mail, DeadReason.INVALID, f"cannot be composed: {error!r}")

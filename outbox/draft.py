@@ -109,7 +109,7 @@ def draft(
         "subject": _subject(subject),
         "text": _body("text", text),
         "html": _body("html", html),
-        "headers": check_headers({} if headers is None else headers),
+        "headers": _headers(headers),
         "locale": _label("locale", locale),
         "category": _label("category", category),
     }
@@ -188,6 +188,12 @@ def _recipients(envelope: Mapping[Kind, list[Mailbox]]) -> list[tuple[Kind, str]
         for mailbox in mailboxes:
             kinds.setdefault(mailbox.address, kind)
     return [(kind, address) for address, kind in kinds.items()]
+
+
+def _headers(value: Mapping[str, str] | None) -> dict[str, str]:
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidHeader("headers", value, "give a mapping of header names to values")
+    return check_headers(value or {})
 
 
 def _subject(value: object) -> str:

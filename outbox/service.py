@@ -16,6 +16,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from outbox.database import insert, utcnow
 from outbox.draft import Attachment, Draft, draft
@@ -31,9 +32,12 @@ Wake = Callable[[], None]
 _WAKE = "outbox_wake"
 """The key of `session.info` under which an application keeps its wake, once, on its sessionmaker."""
 
-_CONTENTS, _QUEUE, _ATTACHMENTS = (
-    cast("sa.Table", model.__table__) for model in (EmailContent, QueuedEmail, EmailAttachment)
+_CONTENTS, _QUEUE, _ATTACHMENTS, _BLOBS = (
+    cast("sa.Table", model.__table__) for model in (EmailContent, QueuedEmail, EmailAttachment, EmailBlob)
 )
+
+_KEYS_IN_A_QUERY = 1000
+"""SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535; more than this in one brings nothing."""
 
 _KEY_IS_TAKEN: dict[str, Any] = {
     "index_elements": ["idempotency_key"],
@@ -107,7 +111,8 @@ class EmailService:
             # At once and not at the flush: of two transactions with the same key, one waits here for the other.
             written = self._insert_keyed(checked)
             if written is None:
-                return self._existing([checked])[idempotency_key].recipients[0]
+                self._session.flush()  # its rows may be waiting in this very session
+                return self._session.get_one(QueuedEmail, self._first_rows([checked])[idempotency_key])
             content = written
         self._store_blobs([checked])
         content.recipients = [QueuedEmail(**row) for row in _rows(checked)]
@@ -119,26 +124,34 @@ class EmailService:
     def queue_emails(self, mails: Iterable[Mapping[str, Any]]) -> list[int]:
         """Queue many mails, each a mapping of `queue_email`'s arguments, at the speed of a bulk insert.
 
-        All are checked before the first is written. Returns, in order, the id of each mail's first row; to load the
-        rows would cost more than to write them.
+        All are queued, or with an error none. Returns, in order, the id of each mail's first row; to load the rows
+        would cost more than to write them.
         """
         drafts = [self._numbered_draft(number, mail) for number, mail in enumerate(mails)]
         if not drafts:
             return []
         self._session.flush()
-        self._store_blobs(drafts)
-        written = self._insert_contents(drafts)
-        new = [(written[d.content["message_id"]], d) for d in drafts if d.content["message_id"] in written]
+        if all(d.content["idempotency_key"] is None for d in drafts):
+            return self._write(drafts)
+        # Whether a key means another mail is only known for certain when the rest is written.
+        with self._session.begin_nested():
+            return self._write(drafts)
+
+    def _write(self, drafts: Sequence[Draft]) -> list[int]:
+        ids = self._insert_contents(drafts)
+        new = [(ids[d.content["message_id"]], d) for d in drafts if d.content["message_id"] in ids]
+        self._store_blobs([d for _, d in new])
         links = [{"content_id": id_, **link} for id_, d in new for link in _links(d)]
         if links:
-            self._session.connection().execute(sa.insert(_ATTACHMENTS), links)
+            self._connection().execute(sa.insert(_ATTACHMENTS), links)
         firsts = self._insert_rows(new)
-        self._wake_after_commit()
-        old = self._existing([d for d in drafts if d.content["message_id"] not in written])
+        there = self._first_rows([d for d in drafts if d.content["message_id"] not in ids])
+        if new:
+            self._wake_after_commit()
         return [
-            firsts[written[d.content["message_id"]]]
-            if d.content["message_id"] in written
-            else old[d.content["idempotency_key"]].recipients[0].id
+            firsts[ids[d.content["message_id"]]]
+            if d.content["message_id"] in ids
+            else there[d.content["idempotency_key"]]
             for d in drafts
         ]
 
@@ -152,14 +165,18 @@ class EmailService:
 
     def _insert_keyed(self, checked: Draft) -> EmailContent | None:
         """The new content, or None if the key is taken."""
-        unless_taken = insert(EmailContent, self._session).on_conflict_do_nothing(**_KEY_IS_TAKEN)
-        return self._session.scalars(unless_taken.values(checked.content).returning(EmailContent)).one_or_none()
+        unless_taken = insert(EmailContent, self._connection()).on_conflict_do_nothing(**_KEY_IS_TAKEN)
+        content = self._session.scalars(unless_taken.values(checked.content).returning(EmailContent)).one_or_none()
+        if content is not None:
+            for empty in ("recipients", "attachments"):  # known, and not worth a query each
+                set_committed_value(content, empty, [])
+        return content
 
     def _insert_contents(self, drafts: Sequence[Draft]) -> dict[str, int]:
         """Message-ID -> id of the contents written; those whose key is taken are not among them."""
-        unless_taken = insert(_CONTENTS, self._session).on_conflict_do_nothing(**_KEY_IS_TAKEN)
+        unless_taken = insert(_CONTENTS, self._connection()).on_conflict_do_nothing(**_KEY_IS_TAKEN)
         returning = unless_taken.returning(_CONTENTS.c.message_id, _CONTENTS.c.id)
-        rows = self._session.connection().execute(returning, [d.content for d in drafts])
+        rows = self._connection().execute(returning, [d.content for d in drafts])
         return {row.message_id: row.id for row in rows}
 
     def _insert_rows(self, new: Sequence[tuple[int, Draft]]) -> dict[int, int]:
@@ -169,41 +186,60 @@ class EmailService:
         unscheduled = {
             "scheduled_at": None,
             "expires_at": None,
-            "next_attempt_at": self._session.scalar(sa.select(utcnow())),
+            "next_attempt_at": self._connection().scalar(sa.select(utcnow())),
         }
         rows = [unscheduled | {"content_id": id_, **row} for id_, d in new for row in _rows(d)]
         firsts: dict[int, int] = {}
         statement = sa.insert(_QUEUE).returning(_QUEUE.c.content_id, _QUEUE.c.id)
-        for row in self._session.connection().execute(statement, rows):
+        for row in self._connection().execute(statement, rows):
             firsts[row.content_id] = min(row.id, firsts.get(row.content_id, row.id))
         return firsts
 
     def _store_blobs(self, drafts: Sequence[Draft]) -> None:
         """Each distinct file once; one that is there, from whatever mail, is left alone."""
         blobs = {file.sha256: file for d in drafts for file in d.attachments}
-        for sha256, file in blobs.items():
+        for sha256, file in sorted(blobs.items()):  # in one order everywhere, or two transactions wait for each other
             values = {"sha256": sha256, "size": len(file.data), "data": file.data}
-            self._session.execute(insert(EmailBlob, self._session).values(values).on_conflict_do_nothing())
+            unless_there = insert(_BLOBS, self._connection()).on_conflict_do_nothing()
+            self._connection().execute(unless_there, values)
 
-    def _existing(self, drafts: Sequence[Draft]) -> dict[str, EmailContent]:
-        """Key -> the content that has it. Raises IdempotencyConflict where that says something else."""
-        wanted = {d.content["idempotency_key"]: d.content["payload_hash"] for d in drafts}
-        if not wanted:
-            return {}
-        contents = self._session.scalars(sa.select(EmailContent).where(EmailContent.idempotency_key.in_(wanted)))
-        found = {content.idempotency_key: content for content in contents}
-        for key, payload_hash in wanted.items():
+    def _first_rows(self, drafts: Sequence[Draft]) -> dict[str, int]:
+        """Key -> id of the first row of the mail that has it, or IdempotencyConflict if that says something else."""
+        found = self._with_keys(sorted({d.content["idempotency_key"] for d in drafts}))
+        for d in drafts:
+            key = d.content["idempotency_key"]
             if key not in found:
                 raise IdempotencyConflict(
                     f"idempotency_key={key!r}: a concurrent transaction, which this one cannot see, has just used it; "
                     "repeat the transaction"
                 )
-            if found[key].payload_hash != payload_hash:
+            if found[key].payload_hash != d.content["payload_hash"]:
                 raise IdempotencyConflict(
                     f"idempotency_key={key!r}: it was used on {found[key].created_at:%Y-%m-%d %H:%M} for a mail that "
                     f"says something else ({found[key].message_id}); a new mail needs a new key"
                 )
-        return {str(key): content for key, content in found.items()}
+        return {key: row.first for key, row in found.items()}
+
+    def _with_keys(self, keys: Sequence[str]) -> dict[str, Any]:
+        c = _CONTENTS.c
+        query = (
+            sa.select(
+                c.idempotency_key, c.payload_hash, c.message_id, c.created_at, sa.func.min(_QUEUE.c.id).label("first")
+            )
+            .join(_QUEUE, _QUEUE.c.content_id == c.id)
+            .group_by(c.id)
+        )
+        return {
+            row.idempotency_key: row
+            for start in range(0, len(keys), _KEYS_IN_A_QUERY)
+            for row in self._connection().execute(
+                query.where(c.idempotency_key.in_(keys[start : start + _KEYS_IN_A_QUERY]))
+            )
+        }
+
+    def _connection(self) -> sa.Connection:
+        """The transaction's. A session may know several databases, by their models."""
+        return self._session.connection(bind_arguments={"mapper": EmailContent})
 
     def _wake_after_commit(self) -> None:
         if self._wake is None:
@@ -212,7 +248,7 @@ class EmailService:
         session.info.setdefault(_WAKING, set()).add(self._wake)
         if not event.contains(session, "after_commit", _after_commit):
             event.listen(session, "after_commit", _after_commit)
-            event.listen(session, "after_soft_rollback", _after_rollback)
+            event.listen(session, "after_transaction_end", _after_end)
 
 
 def _after_commit(session: Session) -> None:
@@ -225,8 +261,9 @@ def _after_commit(session: Session) -> None:
             log.exception("wake failed: the mail is safe and waits for the next drain")
 
 
-def _after_rollback(session: Session, previous: SessionTransaction) -> None:
-    if previous.parent is None:
+def _after_end(session: Session, transaction: SessionTransaction) -> None:
+    # Not only after a rollback: a session may be closed with its transaction open, and then used again.
+    if transaction.parent is None:
         session.info.pop(_WAKING, None)
 
 
