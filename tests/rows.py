@@ -49,7 +49,9 @@ def add(engine: sa.Engine, count: int = 1, **columns: Any) -> list[int]:
             "on_uncertain": "retry",
         }
         rows = [defaults | columns for _ in range(count)]
-        result = connection.execute(sa.insert(QueuedEmail).returning(QueuedEmail.id, sort_by_parameter_order=True), rows)
+        result = connection.execute(
+            sa.insert(QueuedEmail).returning(QueuedEmail.id, sort_by_parameter_order=True), rows
+        )
         return list(result.scalars())
 
 
