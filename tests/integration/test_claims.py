@@ -147,13 +147,7 @@ class TestClaim:
         engine = postgresql_engine
         (id_,) = rows.add(engine)
         with engine.begin() as other:
-            other.execute(
-                sa.text(
-                    "INSERT INTO email_attempts (email_id, number, started_at, outcome, stage, reply, relay, worker)"
-                    " VALUES (:id, 9, now(), 'deferred', 'rcpt', '', '', '')"
-                ),
-                {"id": id_},
-            )
+            rows.add_attempt(other, id_, 9, Outcome.DEFERRED)
             assert claim(engine).ids[Priority.NORMAL] == [id_]
 
 
@@ -369,14 +363,8 @@ class TestReap:
             expires_at=from_now(50),
         )
         with engine.begin() as connection:
-            for number, outcome in ((1, "uncertain"), (2, "deferred")):
-                connection.execute(
-                    sa.text(
-                        "INSERT INTO email_attempts (email_id, number, started_at, outcome, stage, reply, relay,"
-                        " worker) VALUES (:id, :number, CURRENT_TIMESTAMP, :outcome, 'dot', '', '', '')"
-                    ),
-                    {"id": id_, "number": number, "outcome": outcome},
-                )
+            rows.add_attempt(connection, id_, 1, Outcome.UNCERTAIN)
+            rows.add_attempt(connection, id_, 2, Outcome.DEFERRED)
             (found,) = claims.find_lapsed_sendings(connection, 10)
         assert found.resends == 1
         assert found.age == pytest.approx(100, abs=2)
