@@ -190,7 +190,10 @@ def create_engine(url: str, **options: Any) -> sa.Engine:
     SQLite: WAL (readers never wait), `synchronous=FULL` (a commit is on disk) and `BEGIN IMMEDIATE` (a transaction
     takes the write lock when it starts and cannot fail half-way: 0 BUSY against 806 in 10,000 with a deferred one).
     """
-    parsed = sa.make_url(url)
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:  # it may hold a password: do not repeat it
+        raise SettingsError("DATABASE_URL is not a database's address: use postgresql:// or sqlite:///") from error
     if parsed.get_backend_name() == "postgresql":
         if parsed.drivername in {"postgresql", "postgres"}:
             parsed = parsed.set(drivername="postgresql+psycopg")
