@@ -153,9 +153,8 @@ def _wait_for_workers(app: Flask, supervisor: Supervisor, console: Console) -> N
 
 
 def _look_for_trouble(supervisor: Supervisor, deadline: float, problem: str) -> None:
-    for service in supervisor.states():
-        if service.state == "FATAL":
-            raise StartError(f"{service.name} does not start. The end of its log:\n{supervisor.tail(service.name)}")
+    if died := supervisor.deaths():
+        raise StartError(f"{died[0]} does not start. The end of its log:\n{supervisor.tail(died[0])}")
     if time.monotonic() > deadline:
         raise StartError(f"After {_READY_SECONDS} s {problem}: look into var/log.")
     time.sleep(0.1)

@@ -34,6 +34,8 @@ after all leaves a row whose lease runs out, and no mail is lost."""
 _LONGEST_SOCKET_PATH = 100
 """Bytes; 108 on Linux, 104 on macOS, with the suffix that Supervisor appends while it binds."""
 
+_DEAD = {"BACKOFF", "EXITED", "FATAL"}
+
 # Paths are relative to the folder that Supervisor is started in, the root: it expands a % in some of them twice.
 _HEAD = """\
 [supervisord]
@@ -87,6 +89,7 @@ class Supervisor:
         self._run = root / "var" / "run"
         self._logs = root / "var" / "log"
         self._socket = _socket_path(self._run)
+        self._first_pids: dict[str, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def is_running(self) -> bool:
@@ -125,6 +128,14 @@ class Supervisor:
         except (Error, OSError) as error:
             raise StartError("Somebody else stopped the services.") from error
         return [State(row["name"], row["statename"], row["spawnerr"] or row["description"], row["pid"]) for row in rows]
+
+    def deaths(self) -> list[str]:
+        """The services that died since they were first seen here, even if they run again by now."""
+        states = self.states()
+        for service in states:
+            if service.pid:
+                self._first_pids.setdefault(service.name, service.pid)
+        return [s.name for s in states if s.state in _DEAD or s.pid != self._first_pids.get(s.name, s.pid)]
 
     def stop(self) -> bool:
         """Stop the services, the first to start last, then itself; returns when all are gone. False: nothing ran."""

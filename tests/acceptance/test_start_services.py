@@ -19,6 +19,7 @@ import pytest
 
 from embedded.maildir import Maildir, Received
 from embedded.ports import FIRST_CHOICE
+from embedded.services import Service
 from embedded.supervision import Supervisor
 from tests.smtp_script import Event, Reply
 from tests.smtp_server import SmtpServer
@@ -305,10 +306,24 @@ def test_too_old_or_no_python_says_what_to_install(copy: Copy, tmp_path: Path) -
 
 
 def test_a_path_too_long_for_a_socket_is_no_obstacle(tmp_path: Path) -> None:
-    deep = tmp_path / ("x" * 120)
-    supervisor = Supervisor(deep)
+    supervisor = Supervisor(tmp_path / ("x" * 120))
     assert not supervisor.is_running()
-    supervisor.start([], {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)})
+    supervisor.start([], _environment({"PYTHONPATH": os.pathsep.join(sys.path)}))
     assert supervisor.is_running()
     assert supervisor.stop()
     assert not supervisor.is_running()
+
+
+def test_a_death_is_noticed_though_the_service_runs_again(tmp_path: Path) -> None:
+    mortal = Service("mortal", (sys.executable, "-c", "import time; time.sleep(1.5); exit('no more')"), rank=1)
+    supervisor = Supervisor(tmp_path)
+    supervisor.start([mortal], _environment({"PYTHONPATH": os.pathsep.join(sys.path)}))
+    try:
+        assert supervisor.deaths() == []
+        deadline = time.monotonic() + PATIENCE
+        while supervisor.deaths() != ["mortal"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert supervisor.tail("mortal") == "no more"
+    finally:
+        supervisor.stop()
