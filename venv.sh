@@ -3,42 +3,47 @@
 
 # ensure_venv FILE...   makes .venv if there is none, and installs the pinned files that changed since the last time.
 ensure_venv() {
-    local file changed=()
+    local file changed=() options=()
     .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || _make_venv || return
     for file in "$@"; do
-        [[ "$(_stamp "$file")" == "$(cat ".venv/$file.stamp" 2>/dev/null)" ]] || changed+=(-r "$file")
+        [[ "$(_stamp "$file")" == "$(cat ".venv/$file.stamp" 2>/dev/null)" ]] && continue
+        changed+=("$file")
+        options+=(-r "$file")
     done
     ((${#changed[@]})) || return 0
-    echo "Installing ${changed[*]//-r/} into .venv: once, a minute or so." >&2
-    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check "${changed[@]}"; then
-        echo "pip could not install the packages (its reason stands above): mend that and start again." >&2
+    echo "Installing ${changed[*]} into .venv: once, a minute or so." >&2
+    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check "${options[@]}"; then
+        echo "pip could not install ${changed[*]}: mend what it says above and start again." >&2
         return 1
     fi
-    for file in "$@"; do _stamp "$file" >".venv/$file.stamp"; done
+    for file in "${changed[@]}"; do _stamp "$file" >".venv/$file.stamp"; done
 }
 
 _make_venv() {
     local python
-    python=$(_find_python) || return
-    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        echo "$python cannot make a virtual environment: install its venv package" \
-            "(Debian, Ubuntu: apt install $("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-venv)." >&2
-        return 1
-    fi
-    rm -rf .venv && "$python" -m venv .venv
+    python=$(_find_python) && rm -rf .venv && "$python" -m venv .venv
 }
 
+# The name of a Python that can make a virtual environment.
 _find_python() {
-    local name
+    local name found=
     for name in python3.13 python3.12 python3.11 python3 python; do
-        # Run it: a name on the PATH may be a shim of a version manager with nothing behind it.
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        # Run it: a name on the PATH may be a version manager's, with nothing behind it.
+        "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+        if "$name" -c 'import ensurepip, venv' 2>/dev/null; then
             echo "$name"
             return
         fi
+        found=${found:-$name}
     done
-    echo "Python 3.11 or newer is needed and none was found: install it (Debian, Ubuntu: apt install python3 python3-venv;" \
-        "macOS: brew install python) and start again." >&2
+    if [[ $found ]]; then
+        echo "$found cannot make a virtual environment: install its venv package" \
+            "(Debian, Ubuntu: apt install $("$found" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-venv)" \
+            "and start again." >&2
+    else
+        echo "Python 3.11 or newer is needed and none was found: install it (Debian, Ubuntu: apt install python3" \
+            "python3-venv; macOS: brew install python) and start again." >&2
+    fi
     return 1
 }
 

@@ -1,6 +1,7 @@
 """The application's settings: the library's, and what Flask, Celery and Redis need beside them."""
 
 from typing import Annotated, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -39,6 +40,15 @@ class AppSettings(Settings):
         if unknown or not names:
             raise ValueError(f"use one or more of {', '.join(QUEUES)}, separated by commas")
         return names
+
+    @field_validator("celery_timezone")
+    @classmethod
+    def _timezone_exists(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("there is no such time zone; use a name such as UTC or Europe/Berlin") from error
+        return value
 
     @field_validator("redis_url")
     @classmethod

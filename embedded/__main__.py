@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from embedded.errors import StartError
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a kill, a closed terminal
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -29,24 +31,20 @@ def _run(verb: str, *, detach: bool) -> int:
     # Imported here, since it takes a second, and Ctrl-C should be as quiet then as it is later.
     from rich.console import Console  # noqa: PLC0415
 
-    from embedded.ports import NoFreePort  # noqa: PLC0415
-    from embedded.run import start, stop  # noqa: PLC0415
-    from embedded.services import StartError  # noqa: PLC0415
-    from outbox.errors import SettingsError  # noqa: PLC0415
-
     try:
         if verb == "stop":
-            stop(Path.cwd(), Console())
+            from embedded.stop import stop  # noqa: PLC0415
+            from embedded.supervision import Supervisor  # noqa: PLC0415
+
+            stop(Supervisor(Path.cwd()), Console())
         else:
+            from embedded.run import start  # noqa: PLC0415
+
             start(Path.cwd(), Console(), detach=detach)
-    except SettingsError as error:
-        reason = f"The settings are wrong: {error}. Correct the environment or the file .env."
-    except (StartError, NoFreePort) as error:
-        reason = str(error)
-    else:
-        return 0
-    Console(stderr=True, style="red", highlight=False).print(reason, markup=False, soft_wrap=True)
-    return 1
+    except StartError as error:
+        Console(stderr=True, style="red", highlight=False).print(str(error), markup=False, soft_wrap=True)
+        return 1
+    return 0
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

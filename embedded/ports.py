@@ -4,16 +4,14 @@ import json
 import socket
 from pathlib import Path
 
+from embedded.errors import StartError
+
 LOOPBACK = "127.0.0.1"
 FIRST_CHOICE = {"application": 8000, "inbox": 8025, "flower": 5555, "smtp": 1025, "redis": 6380}
 """Where the search for a free port begins: what people expect, below the range that outgoing connections use. Redis
 keeps clear of 6379, which a Redis of one's own would want back."""
 
 _TRIED = 200
-
-
-class NoFreePort(Exception):
-    """Not one port in reach is free."""
 
 
 def is_free(port: int) -> bool:
@@ -34,7 +32,7 @@ def free_port(first: int, taken: frozenset[int] = frozenset()) -> int:
     for port in range(first, first + _TRIED):
         if port not in taken and is_free(port):
             return port
-    raise NoFreePort(
+    raise StartError(
         f"No port between {first} and {first + _TRIED - 1} is free on {LOOPBACK}: stop what listens there "
         "(`ss -ltnp` or `lsof -nP -iTCP -sTCP:LISTEN` shows it)."
     )

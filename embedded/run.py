@@ -1,4 +1,4 @@
-"""From nothing to running services, through a few mails that prove it, and back to nothing."""
+"""`./start_services.sh`: from nothing to running services, and a few mails that prove it."""
 
 import fcntl
 import os
@@ -21,11 +21,15 @@ import migrations
 from app import create_app
 from app.settings import AppSettings
 from embedded import demo
+from embedded.errors import StartError
 from embedded.maildir import Maildir
 from embedded.ports import choose_ports, recall_ports
-from embedded.services import Plan, StartError, plan
+from embedded.services import Plan, plan
+from embedded.stop import stop
 from embedded.supervision import Supervisor
 from embedded.verdict import judge
+from outbox.database import create_engine
+from outbox.errors import SettingsError
 
 _READY_SECONDS = 120
 """For every service to answer. It takes five; twenty times as long on a machine that is busy with something else."""
@@ -50,7 +54,7 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
         began = time.monotonic()
         chosen = _plan(var, choose_ports(_memory(var)))
         os.environ |= chosen.environment
-        settings = AppSettings.load()
+        settings = _settings()
         if "REDIS_URL" not in chosen.environment:
             _check_redis(settings.redis_url)
         if "SMTP_HOST" not in chosen.environment:
@@ -63,7 +67,7 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
             console.print(f"Everything runs, after {time.monotonic() - began:.1f} s.")
             _demonstrate(app, chosen, var, supervisor, console)
         except BaseException:
-            _stop(supervisor, console)
+            stop(supervisor, console)
             raise
     _show_urls(console, chosen)
     if detach:
@@ -73,18 +77,19 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
         _stay(supervisor, console)
 
 
-def stop(root: Path, console: Console) -> None:
-    """Stop everything that runs from this folder, or say that nothing does."""
-    supervisor = Supervisor(root)
-    if supervisor.is_running():
-        _stop(supervisor, console)
-    else:
-        console.print("Nothing is running here.")
-
-
 def _plan(var: Path, ports: Mapping[str, int]) -> Plan:
     from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
     return plan(from_file | dict(os.environ), ports, var)
+
+
+def _settings() -> AppSettings:
+    """The environment's, and a database's address that can be one."""
+    try:
+        settings = AppSettings.load()
+        create_engine(settings.database_url).dispose()
+    except SettingsError as error:
+        raise StartError(f"The settings are wrong: {error}. Correct the environment or the file .env.") from error
+    return settings
 
 
 def _memory(var: Path) -> Path:
@@ -105,7 +110,7 @@ def _alone(lock: Path) -> Iterator[None]:
 def _migrate(url: str) -> None:
     try:
         migrations.upgrade(url)
-    except (sa.exc.SQLAlchemyError, ValueError) as error:
+    except sa.exc.SQLAlchemyError as error:
         shown = sa.make_url(url).render_as_string()
         reason = str(error.orig if isinstance(error, sa.exc.DBAPIError) else error).partition("\n")[0]
         raise StartError(
@@ -148,9 +153,8 @@ def _wait_for_workers(app: Flask, supervisor: Supervisor, console: Console) -> N
 
 
 def _look_for_trouble(supervisor: Supervisor, deadline: float, problem: str) -> None:
-    for service in supervisor.states():
-        if service.state == "FATAL":
-            raise StartError(f"{service.name} does not start. The end of its log:\n{supervisor.tail(service.name)}")
+    if died := supervisor.deaths():
+        raise StartError(f"{died[0]} does not start. The end of its log:\n{supervisor.tail(died[0])}")
     if time.monotonic() > deadline:
         raise StartError(f"After {_READY_SECONDS} s {problem}: look into var/log.")
     time.sleep(0.1)
@@ -208,13 +212,6 @@ def _stay(supervisor: Supervisor, console: Console) -> None:
                     console.print(supervisor.tail(service.name), markup=False, highlight=False)
             time.sleep(1)
     except KeyboardInterrupt:
-        _stop(supervisor, console)
+        stop(supervisor, console)
     else:
         console.print("Everything was stopped from elsewhere.")
-
-
-def _stop(supervisor: Supervisor, console: Console) -> None:
-    with console.status("Stopping: each worker finishes the mail in hand ..."):
-        stopped = supervisor.stop()
-    if stopped:
-        console.print("Everything has stopped. The data in var stays.")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from embedded.errors import StartError
 from embedded.ports import LOOPBACK
 
 SENDER = "outbox@example.com"
@@ -18,10 +19,6 @@ _MAIL_NAMES = {
     "SMTP_USE_SSL": "MAIL_USE_SSL",
 }
 _NO = {"", "0", "false", "no", "off", "f", "n"}
-
-
-class StartError(Exception):
-    """Why nothing was started, or not everything, in one sentence that says what to do."""
 
 
 @dataclass(frozen=True)

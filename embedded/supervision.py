@@ -20,9 +20,13 @@ from xmlrpc.client import Error, ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from embedded.services import Service, StartError
+from embedded.errors import StartError
+from embedded.services import Service
 
 _START_SECONDS = 10
+_YOUNG_SECONDS = 1
+"""A process that lives for so long has started (`RUNNING`); one that does not, three times over, is given up."""
+
 _STOP_SECONDS = 60
 """Patience with one process. A worker finishes the mail in hand, and a relay may take its time over that; who is killed
 after all leaves a row whose lease runs out, and no mail is lost."""
@@ -30,12 +34,15 @@ after all leaves a row whose lease runs out, and no mail is lost."""
 _LONGEST_SOCKET_PATH = 100
 """Bytes; 108 on Linux, 104 on macOS, with the suffix that Supervisor appends while it binds."""
 
+_DEAD = {"BACKOFF", "EXITED", "FATAL"}
+
+# Paths are relative to the folder that Supervisor is started in, the root: it expands a % in some of them twice.
 _HEAD = """\
 [supervisord]
 nodaemon=true
 logfile=/dev/null
 logfile_maxbytes=0
-pidfile={run}/supervisord.pid
+pidfile=var/run/supervisord.pid
 {user}
 [unix_http_server]
 file={socket}
@@ -51,15 +58,14 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 _PROGRAM = """
 [program:{name}]
 command={command}
-directory={root}
 priority={rank}
 environment={environment}
 autorestart=true
-startsecs=1
+startsecs={young}
 stopwaitsecs={patience}
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={log}
+stdout_logfile=var/log/{name}.log
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 """
@@ -83,6 +89,7 @@ class Supervisor:
         self._run = root / "var" / "run"
         self._logs = root / "var" / "log"
         self._socket = _socket_path(self._run)
+        self._first_pids: dict[str, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def is_running(self) -> bool:
@@ -116,20 +123,36 @@ class Supervisor:
     def states(self) -> list[State]:
         """How each service is."""
         try:
-            rows = self._rpc().getAllProcessInfo()
+            with self._rpc() as rpc:
+                rows: Any = rpc.supervisor.getAllProcessInfo()
         except (Error, OSError) as error:
             raise StartError("Somebody else stopped the services.") from error
         return [State(row["name"], row["statename"], row["spawnerr"] or row["description"], row["pid"]) for row in rows]
+
+    def deaths(self) -> list[str]:
+        """The services that died since they were first seen here, even if they run again by now."""
+        states = self.states()
+        for service in states:
+            if service.pid:
+                self._first_pids.setdefault(service.name, service.pid)
+        return [s.name for s in states if s.state in _DEAD or s.pid != self._first_pids.get(s.name, s.pid)]
 
     def stop(self) -> bool:
         """Stop the services, the first to start last, then itself; returns when all are gone. False: nothing ran."""
         if not self.is_running():
             return False
-        with suppress(Error, OSError):  # it is on its way already
-            self._rpc().shutdown()
+        with suppress(Error, OSError, StartError), self._rpc() as rpc:  # it may be on its way already
+            self._wait_for_newborns()
+            rpc.supervisor.shutdown()
         while self.is_running() or (self._process is not None and self._process.poll() is None):
             time.sleep(0.05)
         return True
+
+    def _wait_for_newborns(self) -> None:
+        """Between fork and exec a process has Supervisor's handlers: it swallows the SIGTERM, and is waited for."""
+        deadline = time.monotonic() + 2 * _YOUNG_SECONDS
+        while time.monotonic() < deadline and any(service.state == "STARTING" for service in self.states()):
+            time.sleep(0.05)
 
     def tail(self, service: str, lines: int = 15) -> str:
         """The end of a service's log."""
@@ -150,24 +173,22 @@ class Supervisor:
 
     def _configuration(self, services: Iterable[Service]) -> str:
         user = "user=root\n" if os.getuid() == 0 else ""  # or it warns that it will stay what it is
-        head = _HEAD.format(run=_escaped(self._run), socket=_escaped(self._socket), user=user)
+        head = _HEAD.format(socket=_escaped(self._socket), user=user)
         return head + "".join(
             _PROGRAM.format(
                 name=service.name,
                 command=_escaped(shlex.join(service.command)),
                 environment=_escaped(",".join(f'{name}="{value}"' for name, value in service.environment.items())),
-                root=_escaped(self._root),
                 rank=service.rank,
+                young=_YOUNG_SECONDS,
                 patience=_STOP_SECONDS,
-                log=_escaped(self._logs / f"{service.name}.log"),
             )
             for service in services
         )
 
-    def _rpc(self) -> Any:
+    def _rpc(self) -> ServerProxy:
         # The address is not used: the transport speaks to the socket.
-        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
-        return ServerProxy("http://supervisor", transport=transport).supervisor
+        return ServerProxy("http://supervisor", transport=SupervisorTransport(None, None, f"unix://{self._socket}"))
 
 
 def _socket_path(run: Path) -> Path:

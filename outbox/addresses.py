@@ -25,8 +25,9 @@ _NAMED = re.compile(  # Ada <a@x>, "Lovelace, Ada" <a@x>: a name outside quotes 
     r'(?:\s*"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<name>[^"<>,;@\\]*))<(?P<address>[^<>]*)>\s*'
 )
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8: printable ASCII without the colon
-_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")  # RFC 5322 atext, and the space between atoms
-_PLAIN = re.compile(r"(?!.*=\?)[!-~]{1,76}(?: [!-~]{1,76})*")  # words that fit a line and do not look encoded
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,60}"  # RFC 5322, 3.2.3; no longer than a line of a header will hold
+_ATOMS = re.compile(rf"(?!.*=\?){_ATEXT}(?: {_ATEXT})*")  # without "=?", which readers take for an encoded word
+_QUOTABLE = re.compile(r"(?!.*=\?)(?=.{1,60}\Z)[!-~]+(?: [!-~]+)*")  # short: readers stumble over a folded quotation
 _OURS = {
     "date": None,
     "message-id": None,
@@ -55,9 +56,12 @@ class Mailbox(NamedTuple):
         """As it stands in a header: ASCII, on one line, the name quoted or encoded (RFC 2047) where it must be."""
         if not self.name:
             return self.address
-        if not _PLAIN.fullmatch(self.name):
-            return f"{encoded_words(self.name, column=len('Reply-To: '))} <{self.address}>"
-        name = self.name if _ATOMS.fullmatch(self.name) else f'"{quote(self.name)}"'
+        if _ATOMS.fullmatch(self.name):
+            name = self.name
+        elif _QUOTABLE.fullmatch(self.name):
+            name = f'"{quote(self.name)}"'
+        else:
+            name = encoded_words(self.name, column=len("Reply-To: "))
         return f"{name} <{self.address}>"
 
     @property

@@ -188,10 +188,15 @@ def create_engine(url: str, **options: Any) -> sa.Engine:
     SQLite: WAL (readers never wait), `synchronous=FULL` (a commit is on disk) and `BEGIN IMMEDIATE` (a transaction
     takes the write lock when it starts and cannot fail half-way: 0 BUSY against 806 in 10,000 with a deferred one).
     """
-    parsed = sa.make_url(url)
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError) as error:  # not repeated: there may be a password in it
+        raise SettingsError(
+            "DATABASE_URL is no URL: use postgresql://user:password@host/name or sqlite:///path"
+        ) from error
+    if parsed.drivername in {"postgres", "postgresql"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "postgresql":
-        if parsed.drivername in {"postgresql", "postgres"}:
-            parsed = parsed.set(drivername="postgresql+psycopg")
         return sa.create_engine(parsed, **{"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20} | options)
     if parsed.get_backend_name() == "sqlite":
         if sqlite3.sqlite_version_info < SQLITE_OLDEST:

@@ -68,6 +68,8 @@ def reap(engine: sa.Engine, settings: Settings) -> int:
     while True:
         with engine.begin() as connection:
             returned = claims.return_unbegun(connection, REAP_BATCH)
+        # In a transaction of its own: what cannot be settled must not hold back what was never sent.
+        with engine.begin() as connection:
             settled = _settle_lapsed(connection, settings)
         reaped += len(returned) + settled
         if len(returned) < REAP_BATCH and settled < REAP_BATCH:

@@ -60,6 +60,7 @@ class Ledger:
         self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         """Held to enter a line and to end the thread: no line enters behind the back of a thread that ends."""
+        self._closing = False
         self._thread: threading.Thread | None = None
         self._taken: list[_Entry] = []  # by the thread; in the end, all are answered
         self._connection: sa.Connection | None = None
@@ -99,8 +100,8 @@ class Ledger:
         """Commit what is waiting and end the thread. A line that comes later is committed, too."""
         with self._gate:
             thread = self._thread
-            if thread is not None:
-                self._waiting.put(None)
+            self._closing = True
+            self._waiting.put(None)  # for a thread that waits
         if thread is not None:
             # No longer than anybody waits for an answer: the database may hang.
             thread.join(self._lease)
@@ -126,20 +127,16 @@ class Ledger:
 
     def _next_batch(self) -> list[_Entry]:
         """Everything that is waiting; empty at the end."""
-        batch: list[_Entry] = []
         self._taken = []
-        while not batch or (len(batch) < LONGEST_BATCH and not self._waiting.empty()):
-            entry = self._waiting.get()
-            if entry is not None:
-                batch.append(entry)
-                self._taken.append(entry)
-            elif not batch and self._end():
-                break
-            else:
-                self._waiting.put(None)  # the end once more, behind what came in the meantime
-                if batch:
-                    break
-        return batch
+        while not self._taken and not (self._closing and self._end()):
+            self._take(self._waiting.get())
+            while len(self._taken) < LONGEST_BATCH and not self._waiting.empty():
+                self._take(self._waiting.get())
+        return list(self._taken)
+
+    def _take(self, entry: _Entry | None) -> None:
+        if entry is not None:
+            self._taken.append(entry)
 
     def _end(self) -> bool:
         """Whether nothing is waiting any more: then the next line starts another thread."""
@@ -155,11 +152,8 @@ class Ledger:
         with self._gate:
             self._drop_connection()
             self._thread = None
-            with suppress(queue.Empty):
-                while True:
-                    entry = self._waiting.get_nowait()
-                    if entry is not None:
-                        self._taken.append(entry)
+            while not self._waiting.empty():
+                self._take(self._waiting.get())
         log.critical("ledger: its thread ends: %r", error)
         for entry in self._taken:
             if not entry.answer.done():
@@ -206,18 +200,13 @@ class Ledger:
 
     def _collect(self, kept: list[_Entry], error: Exception, seconds: float) -> None:
         """Wait for the database, while lines come in, and give up those whose lease is over."""
-        closing = False
         until = time.monotonic() + seconds
         with suppress(queue.Empty):
             while (left := until - time.monotonic()) > 0:
                 entry = self._waiting.get(timeout=left)
-                if entry is None:
-                    closing = True
-                else:
-                    self._taken.append(entry)
+                if entry is not None:
+                    self._take(entry)
                     _keep(entry, kept, error)
-        if closing:
-            self._waiting.put(None)
         lapsed = [entry for entry in kept if entry.deadline <= time.monotonic()]
         for entry in lapsed:
             kept.remove(entry)

@@ -22,6 +22,8 @@ _BASE64_COLUMNS = 76  # RFC 2045, 6.8
 _PLAIN = re.compile(r"[ -~\t]*")
 _ENCODED_WORD = re.compile(r"=\?[^?]*\?[bq]\?", re.IGNORECASE)  # what readers decode, even where a person typed it
 _WORDS = re.compile(r"[ \t]*[^ \t]+")  # each with the blanks before it
+# A folded quotation is allowed, and yet even the standard library's `parseaddr` ends it at the CR: keep it whole.
+_MAILBOX_WORDS = re.compile(r'[ \t]*(?:"(?:[^"\\]|\\.)*"|[^ \t])[^ \t]*')
 _QUOTABLE = re.compile(r"(?!.*=\?)[!#-\[\]-~]*(?: [!#-\[\]-~]+)*")  # a file name that quotes keep as it is
 _LONGEST_NAME = 255  # what file systems allow; longer names are cut into RFC 2231 pieces
 _PIECE = 60  # columns of such a piece, which leaves a line room for its label
@@ -77,10 +79,10 @@ class Message:
             # In UTC, whatever zone the database's driver returns it in.
             f"Date: {format_datetime(self.date.astimezone(UTC))}",
             _fold(f"Message-ID: {self.message_id}"),
-            _fold(f"From: {self.sender}"),
+            _fold(f"From: {self.sender}", _MAILBOX_WORDS),
         ]
         addressed = ("To", self.to), ("Cc", self.cc), ("Reply-To", self.reply_to)
-        lines += [_fold(f"{name}: {value}") for name, value in addressed if value]
+        lines += [_fold(f"{name}: {value}", _MAILBOX_WORDS) for name, value in addressed if value]
         lines.append(_header("Subject", self.subject))
         lines += [_header(name, value) for name, value in self.headers.items()]
         return _CRLF.join([*lines, "MIME-Version: 1.0", ""]).encode("ascii")
@@ -152,11 +154,11 @@ def _header(name: str, text: str) -> str:
     return _fold(f"{name}: {encoded_words(text, column=len(name) + 2)}")
 
 
-def _fold(line: str) -> str:
+def _fold(line: str, breakable: re.Pattern[str] = _WORDS) -> str:
     """Break a header before blanks, as late as possible. Its name stays with the first word, and no word is broken."""
     if len(line) <= _COLUMNS:
         return line
-    name, *words = _WORDS.findall(line)
+    name, *words = breakable.findall(line)
     lines = [name + words[0]]
     for word in words[1:]:
         if len(lines[-1]) + len(word) > _COLUMNS:

@@ -1,5 +1,7 @@
 """Settings: read from the environment and `.env`, checked before anything starts."""
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -9,14 +11,23 @@ from outbox.addresses import parse_mailbox
 from outbox.errors import InvalidAddress, SettingsError
 from outbox.states import OnUncertain
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+
+_IN_A_URL = re.compile(r"//[^/]*@")
 
 
 class Settings(BaseSettings):
     """What the library needs to know. Every field is an environment variable of the same name, in capitals."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,  # `SMTP_USER=` in a file of settings means that there is none
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # it may be a password
+        populate_by_name=True,
+    )
 
     database_url: str = "sqlite:///var/outbox.db"
 
@@ -51,7 +62,7 @@ class Settings(BaseSettings):
             try:
                 parse_mailbox("SMTP_FROM_EMAIL", value)
             except InvalidAddress as error:
-                raise ValueError(str(error)) from error
+                raise ValueError(error.problem) from error
         return value
 
     @model_validator(mode="after")
@@ -93,14 +104,21 @@ class Settings(BaseSettings):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise SettingsError("; ".join(_sentence(line) for line in error.errors())) from error
+            raise SettingsError("; ".join(cls._sentence(line) for line in error.errors())) from error
 
+    @classmethod
+    def _sentence(cls, error: Any) -> str:
+        """One pydantic error as `NAME=value: problem`, without the password, which a URL may hold, too."""
+        problem = str(error["msg"]).removeprefix("Value error, ")
+        if not error["loc"]:
+            return problem
+        name = str(error["loc"][0])
+        spellings = next((names for names in cls._spellings() if name in names), [name.upper()])
+        value = "(hidden)" if "PASSWORD" in name else _IN_A_URL.sub("//***@", repr(error["input"]))
+        return f"{' or '.join(spellings)}={value}: {problem}"
 
-def _sentence(error: Any) -> str:
-    """One pydantic error as `NAME=value: problem`; a secret's value is never repeated."""
-    problem = str(error["msg"]).removeprefix("Value error, ")
-    if not error["loc"]:
-        return problem
-    name = str(error["loc"][0]).upper()
-    value = "(hidden)" if "PASSWORD" in name else repr(error["input"])
-    return f"{name}={value}: {problem}"
+    @classmethod
+    def _spellings(cls) -> Iterator[list[str]]:
+        for field in cls.model_fields.values():
+            if isinstance(field.validation_alias, AliasChoices):
+                yield [str(name) for name in field.validation_alias.choices]

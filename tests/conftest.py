@@ -5,6 +5,7 @@ A missing server skips its tests on a laptop and fails them in CI (`CI` set), wh
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +38,8 @@ _SETTINGS = (
 
 def pytest_configure() -> None:
     """Forget the developer's settings: a test that sends must not find a real relay."""
+    # Else the servers would outlive us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for name in list(os.environ):
         if name.upper().startswith(_SETTINGS):
             del os.environ[name]

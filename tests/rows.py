@@ -8,7 +8,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from outbox.models import EmailAttempt, EmailContent, QueuedEmail
-from outbox.states import Priority, Status
+from outbox.states import Outcome, Priority, Stage, Status
 
 LEASE = 900.0
 
@@ -49,7 +49,9 @@ def add(engine: sa.Engine, count: int = 1, **columns: Any) -> list[int]:
             "on_uncertain": "retry",
         }
         rows = [defaults | columns for _ in range(count)]
-        result = connection.execute(sa.insert(QueuedEmail).returning(QueuedEmail.id, sort_by_parameter_order=True), rows)
+        result = connection.execute(
+            sa.insert(QueuedEmail).returning(QueuedEmail.id, sort_by_parameter_order=True), rows
+        )
         return list(result.scalars())
 
 
@@ -57,6 +59,12 @@ def leased(engine: sa.Engine, status: Status, token: str, count: int = 1, **colu
     """Rows in somebody's hands."""
     owned = {"claim_token": token, "claimed_by": "worker-1", "lease_expires_at": from_now(LEASE), "claims": 1}
     return add(engine, count, **({"status": status} | owned | columns))
+
+
+def add_attempt(connection: sa.Connection, id_: int, number: int, outcome: Outcome) -> None:
+    """A line of the record, in the caller's transaction."""
+    values = {"started_at": from_now(-60), "stage": Stage.DOT, "reply": "", "relay": "relay:25", "worker": "worker-1"}
+    connection.execute(sa.insert(EmailAttempt).values(email_id=id_, number=number, outcome=outcome, **values))
 
 
 def row(engine: sa.Engine, id_: int) -> sa.Row[Any]:

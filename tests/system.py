@@ -1,10 +1,12 @@
 """A whole system, as it runs in production: worker, beat and Flower as processes, an application that queues mail.
 
-    def test_something(system: System) -> None:
-        system.worker()
+    def test_something(start_system: StartSystem, postgresql_url: str) -> None:
+        system = start_system(postgresql_url, OUTBOX_DRAIN_SECONDS="1")
+        worker, beat = system.worker(), system.beat()
         with system.sessions.begin() as session:
             system.emails(session).queue_email("ada@example.com", "Hello", text="...")
-        wait_until(lambda: len(system.smtp.mails) == 1)
+        system.wait_until_sent(1)
+        assert system.received() == {"ada@example.com": 1}
 
 Every process is ended with the test; what they said is shown if it fails.
 """
@@ -26,7 +28,7 @@ from app import create_app
 from app.settings import AppSettings
 from outbox.models import QueuedEmail
 from outbox.service import EmailService
-from tests.smtp_server import SmtpServer
+from tests.smtp_server import SmtpProcess, SmtpServer
 
 PATIENCE = 30.0
 """Seconds to wait for what should take one or two: a machine under load must not fail a test."""
@@ -88,12 +90,12 @@ class Part:
 class System:
     """Starts parts against one database, one Redis and one SMTP server. `settings` are environment variables."""
 
-    def __init__(self, folder: Path, smtp: SmtpServer, settings: dict[str, str]) -> None:
+    def __init__(self, folder: Path, relay: SmtpServer | SmtpProcess, settings: dict[str, str]) -> None:
         self.folder = folder
-        self.smtp = smtp
+        self.relay = relay
         self.environment = {
-            "SMTP_HOST": smtp.host,
-            "SMTP_PORT": str(smtp.port),
+            "SMTP_HOST": relay.host,
+            "SMTP_PORT": str(relay.port),
             "SMTP_FROM_EMAIL": "shop@example.com",
             "PYTHONUNBUFFERED": "1",
             **settings,
@@ -164,7 +166,7 @@ class System:
 
     def received(self) -> Counter[str]:
         """How many mails the SMTP server took for each recipient."""
-        return Counter(mail.recipient for mail in self.smtp.mails)
+        return Counter(mail.recipient for mail in self.relay.mails)
 
     def _celery(self, part: str, *arguments: str, **settings: str) -> Part:
         return self.start(part, sys.executable, "-m", "celery", "-A", "workers", part, *arguments, **settings)

@@ -34,6 +34,7 @@ celery.conf.update(
     include=["workers.outbox_tasks"],
     beat_schedule=beat_schedule(_settings),
 )
+# What `redis://` means to Celery from here on: a connection whose loss a worker survives.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:Transport"))
 with suppress(OSError):  # beat needs it, and says so; a worker in a read-only container does not
     BEAT_SCHEDULE.parent.mkdir(exist_ok=True)

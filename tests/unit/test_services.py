@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from embedded.ports import FIRST_CHOICE, NoFreePort, choose_ports, free_port, is_free, recall_ports
-from embedded.services import Plan, StartError, plan
+from embedded.errors import StartError
+from embedded.ports import FIRST_CHOICE, choose_ports, free_port, is_free, recall_ports
+from embedded.services import Plan, plan
 
 PORTS = {"application": 8000, "inbox": 8025, "flower": 5555, "smtp": 1025, "redis": 6380}
 
@@ -80,7 +81,7 @@ def test_a_taken_port_is_passed_over() -> None:
 
 def test_no_free_port_says_what_to_do() -> None:
     everything = frozenset(range(30_000, 31_000))
-    with pytest.raises(NoFreePort, match=r"^No port between 30000 and 30199 is free .*: stop what listens there"):
+    with pytest.raises(StartError, match=r"^No port between 30000 and 30199 is free .*: stop what listens there"):
         free_port(30_000, everything)
 
 
