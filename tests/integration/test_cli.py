@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def test_queue_drain_and_show_as_processes(cli: Cli, smtp: SmtpServer, engine: s
         assert words in shown
     assert "\ufeff" not in shown
     assert "dead (rejected)" in cli("show", str(rejected)).stdout
-    assert "rcpt   451   4.2.0 as you wish" in cli("show", str(deferred)).stdout
+    assert re.search(r"deferred  rcpt   451   \S+ as you wish", cli("show", str(deferred)).stdout)
     with engine.begin() as connection:
         assert connection.scalar(sa.select(EmailContent.headers)) == {"X-Order": "7: new"}
 
@@ -199,13 +200,12 @@ def test_drain_first_takes_back_what_a_dead_worker_had(cli: Cli, smtp: SmtpServe
     assert len(smtp.mails) == 2
 
 
-@pytest.mark.parametrize(("number", "code", "options"), [(signal.SIGTERM, 143, ["--json"]), (signal.SIGINT, 130, [])])
+@pytest.mark.parametrize(("number", "options"), [(signal.SIGTERM, ["--json"]), (signal.SIGINT, [])])
 def test_a_signal_finishes_the_mail_in_hand_and_hands_back_the_rest(
     database_url: str,
     engine: sa.Engine,
     monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
-    code: int,
     options: list[str],
 ) -> None:
     _queue(engine, *(f"{number}@x.example" for number in range(40)))
@@ -217,7 +217,7 @@ def test_a_signal_finishes_the_mail_in_hand_and_hands_back_the_rest(
         server.wait_for(lambda server: server.verbs().count("DOT") == 3)
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=30)
-        assert process.returncode == code
+        assert process.returncode == 128 + number
         if options:
             report = json.loads(stdout)
             assert (report["sent"], report["signal"], report["problem"], stderr) == (3, number.name, None, "")
