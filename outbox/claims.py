@@ -130,6 +130,7 @@ UPDATE email_queue
   FROM {lines}
  WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
+   AND (email_queue.status = 'sending' OR line.status IN ('pending', 'dead'))
 RETURNING email_queue.id"""
 
 
@@ -228,7 +229,10 @@ def begin(connection: sa.Connection, begins: Iterable[Begin], lease: float) -> s
 
 
 def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
-    """claimed, sending -> sent, pending, dead or uncertain, with its attempt. Returns the ids that were ours."""
+    """sending -> sent, pending, dead or uncertain; claimed -> pending or dead. With the attempt, if there was one.
+
+    Returns the ids that were ours.
+    """
     ours = set(_SETTLE(connection, lines=_lines(s._replace(attempt=None) for s in settlements)).scalars())
     attempts = [s.attempt for s in settlements if s.attempt is not None and s.id in ours]
     if attempts:

@@ -16,8 +16,7 @@ from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
 
 SETTINGS = Settings.load(smtp_from_email="Shop <shop@example.com>", outbox_max_message_bytes=100_000)
-NOW = datetime.now(UTC)
-PAST, SOON, LATER = NOW - timedelta(hours=2), NOW + timedelta(hours=1), NOW + timedelta(hours=2)
+PAST, SOON, LATER = (datetime(year, 1, 1, tzinfo=UTC) for year in (2020, 2100, 2101))
 PDF = Attachment("a.pdf", b"%PDF")
 GOOD: dict[str, Any] = {"to": "ada@example.com", "subject": "Hello", "text": "Hello, Ada"}
 
@@ -411,7 +410,7 @@ def hashed(**mail: Any) -> str:
         {"on_uncertain": "hold"},
         {"request_id": "another"},
         {"to": "ada@example.com"},
-        {"to": iter(["ada@EXAMPLE.com"])},
+        {"to": ("ada@EXAMPLE.com",)},
         {"headers": {"X-B": "2", "X-A": "1"}},
         {"attachments": [Attachment("a.txt", bytes([97]))]},
     ],
