@@ -22,6 +22,19 @@ from outbox.errors import SettingsError
 SQLITE_BUSY_SECONDS = 30
 """How long a writer waits for another's transaction: the longest bulk enqueue we would expect, and some."""
 
+LIVENESS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""For libpq (seconds; the last in milliseconds): a PostgreSQL that vanished without a word is noticed within a minute.
+
+Without these a worker would wait for the kernel, 15 minutes and more, with mails in its hands. `DATABASE_URL` may set
+others: `postgresql://host/db?connect_timeout=3`.
+"""
+
 SQLITE_OLDEST = (3, 35)
 """RETURNING."""
 
@@ -184,7 +197,7 @@ def insert(into: Any, connection: sa.Connection) -> postgresql.Insert | sqlite.I
 def create_engine(url: str, **options: Any) -> sa.Engine:
     """The engine for `DATABASE_URL`, with the promises that Outbox needs of it.
 
-    PostgreSQL: psycopg 3, and a connection that died in the pool is noticed before it is used.
+    PostgreSQL: psycopg 3, and a connection that died is noticed: in the pool, before it is used; in use, by `LIVENESS`.
     SQLite: WAL (readers never wait), `synchronous=FULL` (a commit is on disk) and `BEGIN IMMEDIATE` (a transaction
     takes the write lock when it starts and cannot fail half-way: 0 BUSY against 806 in 10,000 with a deferred one).
     """
@@ -197,7 +210,9 @@ def create_engine(url: str, **options: Any) -> sa.Engine:
     if parsed.drivername in {"postgres", "postgresql"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "postgresql":
-        return sa.create_engine(parsed, **{"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20} | options)
+        liveness = {name: value for name, value in LIVENESS.items() if name not in parsed.query}
+        defaults = {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 20, "connect_args": liveness}
+        return sa.create_engine(parsed, **defaults | options)
     if parsed.get_backend_name() == "sqlite":
         if sqlite3.sqlite_version_info < SQLITE_OLDEST:
             raise SettingsError(

@@ -42,7 +42,7 @@ READ_ONLY = "25006"
 """SQLSTATE of a write to a standby: what a primary has become after a failover, until we are led to the new one."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry:
     line: Line
     deadline: float
@@ -128,7 +128,9 @@ class Ledger:
     def _next_batch(self) -> list[_Entry]:
         """Everything that is waiting; empty at the end."""
         self._taken = []
-        while not self._taken and not (self._closing and self._end()):
+        while not self._taken:
+            if self._closing and self._end():
+                return []  # by now, `_taken` may be another thread's
             self._take(self._waiting.get())
             while len(self._taken) < LONGEST_BATCH and not self._waiting.empty():
                 self._take(self._waiting.get())
@@ -154,8 +156,9 @@ class Ledger:
             self._thread = None
             while not self._waiting.empty():
                 self._take(self._waiting.get())
+            taken = self._taken
         log.critical("ledger: its thread ends: %r", error)
-        for entry in self._taken:
+        for entry in taken:
             if not entry.answer.done():
                 entry.answer.set_exception(RuntimeError(f"the ledger's thread ended: {error!r}"))
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from outbox import ledger as ledger_module
 from outbox.claims import Attempt, Begin, Release, Settlement
-from outbox.database import create_engine
+from outbox.database import LIVENESS, create_engine
 from outbox.errors import LeaseLost, NotRecorded
 from outbox.ledger import Ledger
 from outbox.states import DeadReason, Outcome, Stage, Status
@@ -410,6 +410,19 @@ class TestDatabaseAway:
         assert time.monotonic() - started < 5
         proxy.restore()
         wait_until(lambda: not threads())
+
+
+def test_a_server_that_vanished_is_noticed(postgresql_url: str) -> None:
+    """That libpq does what it is told cannot be seen on loopback, where every packet arrives; that it is told, can."""
+    engine = create_engine(f"{postgresql_url}?connect_timeout=3")
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        told = driver.info.get_parameters()
+    engine.dispose()
+    assert {name: told[name] for name in LIVENESS} == {name: str(value) for name, value in LIVENESS.items()} | {
+        "connect_timeout": "3"
+    }
 
 
 class TestTheEnd:
