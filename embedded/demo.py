@@ -21,9 +21,12 @@ ROLLED_BACK = "Another receipt"
 
 _POLL_SECONDS = 0.05
 
-_RECEIPT = """<h1>Thank you for your order</h1>
-<table><tr><td>Sketch of the Analytical Engine</td><td>12.00</td></tr><tr><th>Total</th><th>12.00</th></tr></table>
-<p>It leaves our house tomorrow.</p>"""
+_RECEIPT = """<div style="font-family: sans-serif">
+<h1>Thank you for your order</h1>
+<table><tr><td>Sketch of the Analytical Engine</td><td>12.00</td></tr>
+<tr><td><b>Total</b></td><td><b>12.00</b></td></tr></table>
+<p>It leaves our house tomorrow.</p>
+</div>"""
 
 
 @dataclass(frozen=True)

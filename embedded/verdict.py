@@ -30,8 +30,12 @@ def judge(app: Flask, demo: Demo, rows: list[QueuedEmail], inbox: Maildir | None
     """Look at every mail of the demo. Without an inbox of ours, the relay's word has to do."""
     arrived = None if inbox is None else _arrived(inbox)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")  # fits in 80 columns
-    for name in ("id", "priority", "recipient", "subject", "status", "after"):
-        table.add_column(name, overflow="fold", justify="right" if name in {"id", "after"} else "left")
+    table.add_column("id", justify="right")
+    table.add_column("priority")
+    table.add_column("recipient", overflow="fold", min_width=len("books@example.com (bcc)"))
+    table.add_column("subject")
+    table.add_column("status")
+    table.add_column("after", justify="right")
     problems = []
     for row in rows:
         problem = _problem(row, arrived)
