@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from outbox.addresses import Mailbox, check_headers, encoded_words, parse_mailbox
 from outbox.errors import InvalidAddress, InvalidHeader
 
-
 # A machine under load composes and generates slowly; that is no finding.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
