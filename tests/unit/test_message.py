@@ -219,6 +219,17 @@ def test_two_hundred_recipients_fit_the_columns() -> None:
     assert max(map(len, raw.split(b"\r\n"))) <= 78
 
 
+def test_a_quoted_name_is_never_folded() -> None:
+    """The older of the standard library's parsers ends a quotation at the CR of a fold."""
+    mailbox = Mailbox("Dr. Augusta Ada King, Countess of Lovelace, of Ockham", "ada@analytical-engine.example")
+    backslashes = Mailbox(" ".join(["\\" * 5] * 10), "ada@analytical-engine.example")  # each is written as two
+    to = [mailbox, backslashes] * 3
+    header = ", ".join(each.header for each in to)
+    raw = replace(MAIL, sender=backslashes.header, to=header, cc=header, reply_to=header).as_bytes()
+    assert mailboxes_in(raw, "From") == [backslashes]
+    assert [mailboxes_in(raw, name) for name in ("To", "Cc", "Reply-To")] == [to] * 3
+
+
 def test_a_long_header_without_blanks_is_left_alone() -> None:
     """Encoding it would break what machines read, such as List-Unsubscribe; up to 998 characters it is allowed."""
     link = f"<https://shop.example/{'u' * 940}>"
