@@ -6,11 +6,14 @@ from email import message_from_string
 from email.policy import default
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outbox.addresses import Mailbox, check_headers, encoded_words, parse_mailbox
 from outbox.errors import InvalidAddress, InvalidHeader
+
+# A machine under load composes and generates slowly; that is no finding.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -120,6 +123,7 @@ written = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\
 """Names; those that take more than one encoded word are folded and read in the tests of `Message`."""
 
 
+@unhurried
 @given(written.filter(lambda name: len(name.encode()) <= 36))
 def test_a_reader_finds_name_and_address(name: str) -> None:
     quoted = name.replace("\\", r"\\").replace('"', r"\"")
@@ -129,6 +133,7 @@ def test_a_reader_finds_name_and_address(name: str) -> None:
     assert (read.display_name, read.addr_spec) == mailbox
 
 
+@unhurried
 @given(written)
 def test_a_mailbox_header_is_ascii_of_short_words_and_parses_back(name: str) -> None:
     mailbox = Mailbox(re.sub(r"[ \t]+", " ", name).strip(), "a@x.example")
@@ -137,6 +142,7 @@ def test_a_mailbox_header_is_ascii_of_short_words_and_parses_back(name: str) -> 
         assert parse_mailbox("to", mailbox.header) == mailbox
 
 
+@unhurried
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.integers(0, 78))
 def test_encoded_words_read_back_and_fit_their_lines(text: str, column: int) -> None:
     words = encoded_words(text, column=column)

@@ -13,11 +13,14 @@ from email.utils import getaddresses
 from typing import Any
 
 import emails
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outbox.addresses import Mailbox
 from outbox.message import File, Message
+
+# A machine under load composes and generates slowly; that is no finding.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # The library's header code (Header) takes what str.splitlines calls a line end for a fold, and lets NUL and the other
 # controls through; CR and LF it refuses, as the enqueue does.
@@ -66,7 +69,7 @@ files = st.builds(
 mails = st.fixed_dictionaries(
     {
         "message_id": st.from_regex(r"<[a-z0-9.]{1,30}@[a-z0-9.]{1,30}>", fullmatch=True),
-        "date": st.datetimes(datetime(1970, 1, 2), datetime(2199, 1, 1), timezones=st.timezones()),  # noqa: DTZ001
+        "date": st.datetimes(datetime(1970, 1, 2), datetime(2199, 1, 1), timezones=st.timezones()),  # noqa: DTZ001 - Hypothesis adds it
         "sender": mailboxes,
         "to": st.lists(mailboxes, min_size=1, max_size=5),
         "cc": lists,
@@ -148,6 +151,7 @@ def tree(part: Any) -> tuple[Any, ...]:
     )
 
 
+@unhurried
 @given(mails)
 def test_a_reader_finds_the_same_mail_as_from_the_emails_library(mail: dict[str, Any]) -> None:
     assert what_a_reader_finds(by_outbox(mail)) == what_a_reader_finds(by_emails(mail))
