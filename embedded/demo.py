@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session, joinedload
 
-from outbox.draft import Attachment
+from outbox.attachments import Attachment
 from outbox.models import QueuedEmail
 from outbox.service import EmailService
 from outbox.states import FINAL, Status

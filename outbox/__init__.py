@@ -1,12 +1,11 @@
 """Outbox: queue mail in your own transaction, have it delivered, know what happened."""
 
-from outbox.draft import Attachment
+from outbox.attachments import Attachment
 from outbox.errors import (
     IdempotencyConflict,
     InvalidAddress,
     InvalidEmail,
     InvalidHeader,
-    LeaseLost,
     OutboxError,
     SettingsError,
     TooLarge,
@@ -24,7 +23,6 @@ __all__ = [
     "InvalidAddress",
     "InvalidEmail",
     "InvalidHeader",
-    "LeaseLost",
     "OnUncertain",
     "OutboxError",
     "Outcome",

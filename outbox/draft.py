@@ -2,61 +2,28 @@
 
 import hashlib
 import json
-import math
-import mimetypes
 import re
 import uuid
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 from outbox.addresses import Mailbox, check_headers, parse_mailbox
+from outbox.attachments import Attachment, check_attachment
 from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
 
-LONGEST_NAME = 255
-"""Characters of a category, key, request id or file name: they are labels, and stand in indexes."""
+LONGEST_LABEL = 255
+"""Characters of a category, key or request id: they are labels, and stand in indexes."""
 
 LONGEST_SUBJECT = 998
 """RFC 5322, 2.1.1: what a header line may hold."""
 
 MOST_ATTEMPTS = 2**31 - 1
 """What the column holds."""
-
-_CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[ !#-\[\]-~]*\"|[\w.+-]+))*", re.ASCII)
-_INLINE_ID = re.compile(r"[!-;=?-~]+")
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """A file that goes with a mail: its bytes, never a path or URL, for those come from data that others may write.
-
-    `content_type` is guessed from the file name if not given. With an `inline_id` the file is shown in the HTML, at
-    `<img src="cid:INLINE_ID">`, rather than offered for download.
-    """
-
-    filename: str
-    data: bytes
-    content_type: str | None = None
-    inline_id: str | None = None
-
-    @cached_property
-    def sha256(self) -> str:
-        """The blob's key. Computed once for an object: give 10,000 mails the same one."""
-        return hashlib.sha256(self.data).hexdigest()
-
-    @cached_property
-    def media_type(self) -> str:
-        """The given type, the name's, or bytes."""
-        if self.content_type is not None:
-            return self.content_type
-        guessed, encoding = mimetypes.guess_type(self.filename)
-        # With an encoding it is the type of what is packed inside: notes.txt.gz is not text.
-        return guessed if guessed and not encoding else "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +184,8 @@ def _body(name: str, value: object) -> str | None:
 def _label(name: str, value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
-        raise InvalidEmail(name, value, f"give 1 to {LONGEST_NAME} printable characters")
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_LABEL or not value.isprintable():
+        raise InvalidEmail(name, value, f"give 1 to {LONGEST_LABEL} printable characters")
     return value
 
 
@@ -237,35 +204,8 @@ def _attachments(attachments: Iterable[Attachment]) -> list[Attachment]:
     if files is None:
         raise InvalidEmail("attachments", attachments, "give a list of outbox.Attachment(filename, data)")
     for number, file in enumerate(files):
-        name = f"attachments[{number}]"
-        if not isinstance(file, Attachment):
-            raise InvalidEmail(name, file, "give an outbox.Attachment(filename, data)")
-        _check_file(name, file)
+        check_attachment(f"attachments[{number}]", file)
     return files
-
-
-def _check_file(name: str, file: Attachment) -> None:
-    if not isinstance(file.data, bytes):
-        raise InvalidEmail(f"{name}.data", file.data, "give bytes")
-    if not isinstance(file.filename, str) or re.search(r"[/\\]", file.filename):
-        raise InvalidEmail(f"{name}.filename", file.filename, "give a file name, without a path")
-    _label(f"{name}.filename", file.filename)
-    kind = file.media_type
-    if not isinstance(kind, str) or len(kind) > LONGEST_NAME or not _CONTENT_TYPE.fullmatch(kind):
-        raise InvalidHeader(f"{name}.content_type", kind, "give a media type, such as application/pdf")
-    if kind.lower().startswith(("message/", "multipart/")):
-        raise InvalidHeader(
-            f"{name}.content_type",
-            kind,
-            "a message cannot be attached under its own type (RFC 2046, 5.2.1): use application/octet-stream",
-        )
-    inline = file.inline_id
-    if inline is None:
-        return
-    if not isinstance(inline, str) or len(inline) > LONGEST_NAME or not _INLINE_ID.fullmatch(inline):
-        raise InvalidHeader(
-            f"{name}.inline_id", inline, f"give 1 to {LONGEST_NAME} characters of ASCII without spaces and brackets"
-        )
 
 
 def _priority(value: object) -> Priority:
@@ -323,7 +263,7 @@ def _aware(name: str, value: object) -> datetime | None:
 
 def _size(text: str | None, html: str | None, files: list[Attachment], settings: Settings) -> int:
     size = len((text or "").encode()) + len((html or "").encode())
-    size += sum(math.ceil(len(file.data) / 57) * 78 for file in files)  # base64: 57 bytes a line of 76 and CRLF
+    size += sum(file.encoded_size for file in files)
     if size > settings.outbox_max_message_bytes:
         raise TooLarge("size", size, f"more than OUTBOX_MAX_MESSAGE_BYTES={settings.outbox_max_message_bytes}")
     return size

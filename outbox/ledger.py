@@ -13,24 +13,19 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswerError
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 
 import sqlalchemy as sa
 from tenacity import Retrying, retry_if_exception, wait_exponential
 
-from outbox import claims
 from outbox.claims import Begin, Release, Settlement
 from outbox.errors import LeaseLost, NotRecorded
+from outbox.writer import Entry, Line, Writer, is_passing
 
 log = logging.getLogger(__name__)
-
-Line = Begin | Settlement | Release
 
 BEGIN_PATIENCE = 30
 """Seconds that a conversation waits for its begin while the relay waits for the mail (RFC 5321 gives us 5 minutes)."""
@@ -38,32 +33,19 @@ BEGIN_PATIENCE = 30
 LONGEST_BATCH = 500
 """Lines in one transaction: more than the conversations of a process can have waiting, but for a released chunk."""
 
-READ_ONLY = "25006"
-"""SQLSTATE of a write to a standby: what a primary has become after a failover, until we are led to the new one."""
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    line: Line
-    deadline: float
-    """When the lease is over, by `time.monotonic`: from then on the row is the reaper's."""
-    ours: bool = False
-    answer: Future[bool] = field(default_factory=Future)
-
 
 class Ledger:
     """The process's writer. Its thread starts with the first line and ends with `close`."""
 
     def __init__(self, engine: sa.Engine, lease: float) -> None:
-        self._engine = engine
+        self._writer = Writer(engine, lease)
         self._lease = lease
-        self._waiting: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         """Held to enter a line and to end the thread: no line enters behind the back of a thread that ends."""
         self._closing = False
         self._thread: threading.Thread | None = None
-        self._taken: list[_Entry] = []  # by the thread; in the end, all are answered
-        self._connection: sa.Connection | None = None
+        self._taken: list[Entry] = []  # by the thread; in the end, all are answered
 
     def begin(self, line: Begin) -> Callable[[], None]:
         """Start to mark a row as sending; the function returned waits until that is durable.
@@ -106,8 +88,8 @@ class Ledger:
             # No longer than anybody waits for an answer: the database may hang.
             thread.join(self._lease)
 
-    def _enter(self, line: Line) -> _Entry:
-        entry = _Entry(line, time.monotonic() + self._lease)
+    def _enter(self, line: Line) -> Entry:
+        entry = Entry(line, time.monotonic() + self._lease)
         with self._gate:
             self._waiting.put(entry)
             if self._thread is None:
@@ -125,7 +107,7 @@ class Ledger:
             self._resign(error)
             raise
 
-    def _next_batch(self) -> list[_Entry]:
+    def _next_batch(self) -> list[Entry]:
         """Everything that is waiting; empty at the end."""
         self._taken = []
         while not self._taken:
@@ -136,7 +118,7 @@ class Ledger:
                 self._take(self._waiting.get())
         return list(self._taken)
 
-    def _take(self, entry: _Entry | None) -> None:
+    def _take(self, entry: Entry | None) -> None:
         if entry is not None:
             self._taken.append(entry)
 
@@ -145,14 +127,14 @@ class Ledger:
         with self._gate:
             if not self._waiting.empty():
                 return False
-            self._disconnect()
+            self._writer.disconnect()
             self._thread = None
             return True
 
     def _resign(self, error: BaseException) -> None:
         """Let nobody wait for a thread that is gone."""
         with self._gate:
-            self._drop_connection()
+            self._writer.drop_connection()
             self._thread = None
             while not self._waiting.empty():
                 self._take(self._waiting.get())
@@ -162,11 +144,11 @@ class Ledger:
             if not entry.answer.done():
                 entry.answer.set_exception(RuntimeError(f"the ledger's thread ended: {error!r}"))
 
-    def _commit(self, batch: Sequence[_Entry]) -> None:
+    def _commit(self, batch: Sequence[Entry]) -> None:
         try:
-            self._transact(batch)
+            self._writer.write(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, each waiting conversation must hear of it
-            if _is_passing(error):
+            if is_passing(error):
                 self._insist(batch, error)
             elif len(batch) == 1:
                 batch[0].answer.set_exception(error)
@@ -179,29 +161,29 @@ class Ledger:
             for entry in batch:
                 entry.answer.set_result(entry.ours)
 
-    def _insist(self, batch: Sequence[_Entry], error: Exception) -> None:
+    def _insist(self, batch: Sequence[Entry], error: Exception) -> None:
         """Try the recording again until the leases are over: then the reaper has the rows. Never the sending."""
-        kept: list[_Entry] = []
+        kept: list[Entry] = []
         for entry in batch:
             _keep(entry, kept, error)
         if not kept:
             return
         log.warning("ledger: %d lines wait for the database: %s", len(kept), error)
         retrying = Retrying(
-            retry=retry_if_exception(_is_passing),
+            retry=retry_if_exception(is_passing),
             wait=wait_exponential(multiplier=0.1, max=5),
             sleep=partial(self._collect, kept, error),
             reraise=True,
         )
         try:
-            retrying(self._transact, kept)
+            retrying(self._writer.write, kept)
         except Exception:  # noqa: BLE001 - one of the lines is refused; committing them finds out which
             self._commit(kept)
         else:
             for entry in kept:
                 entry.answer.set_result(entry.ours)
 
-    def _collect(self, kept: list[_Entry], error: Exception, seconds: float) -> None:
+    def _collect(self, kept: list[Entry], error: Exception, seconds: float) -> None:
         """Wait for the database, while lines come in, and give up those whose lease is over."""
         until = time.monotonic() + seconds
         with suppress(queue.Empty):
@@ -215,55 +197,8 @@ class Ledger:
             kept.remove(entry)
             entry.answer.set_exception(error)
 
-    def _transact(self, batch: Sequence[_Entry]) -> None:
-        """Commit the lines, and note for each whether its row was ours.
 
-        Repeating what a lost connection did commit after all is harmless: it matches no row.
-        """
-        if not batch:
-            return
-        try:
-            if self._connection is None:
-                self._connection = self._engine.connect()
-            with self._connection.begin():
-                for lines in _rounds(batch):
-                    self._execute(self._connection, lines)
-        except BaseException:
-            self._drop_connection()
-            raise
-
-    def _execute(self, connection: sa.Connection, entries: Sequence[_Entry]) -> None:
-        begins = [entry.line for entry in entries if isinstance(entry.line, Begin)]
-        settlements = [entry.line for entry in entries if isinstance(entry.line, Settlement)]
-        releases = [entry.line for entry in entries if isinstance(entry.line, Release)]
-        ours: set[int] = set()
-        if begins:
-            ours |= claims.begin(connection, begins, self._lease)
-        if settlements:
-            ours |= claims.settle(connection, settlements)
-        if releases:
-            ours |= claims.release(connection, releases)
-        for entry in entries:
-            # What was ours a moment ago and is not any more, under a token that nobody else knows, was settled by the
-            # transaction whose answer we lost. A begin is believed only if it says so now.
-            was_ours = entry.ours and not isinstance(entry.line, Begin)
-            entry.ours = was_ours or entry.line.id in ours
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            with suppress(sa.exc.SQLAlchemyError):
-                self._connection.close()
-            self._connection = None
-
-    def _drop_connection(self) -> None:
-        """Do not return it to the pool: whatever went wrong, the next one is new."""
-        if self._connection is not None:
-            with suppress(sa.exc.SQLAlchemyError):
-                self._connection.invalidate()
-            self._disconnect()
-
-
-def _wait(entry: _Entry) -> bool:
+def _wait(entry: Entry) -> bool:
     try:
         return entry.answer.result(max(0, entry.deadline - time.monotonic()))
     except Exception as error:
@@ -274,35 +209,9 @@ def _wait(entry: _Entry) -> bool:
         ) from error
 
 
-def _keep(entry: _Entry, kept: list[_Entry], error: Exception) -> None:
+def _keep(entry: Entry, kept: list[Entry], error: Exception) -> None:
     """Keep a line that ends a claim; a begin must not wait for a database that is away."""
     if isinstance(entry.line, Begin):
         entry.answer.set_exception(error)
     else:
         kept.append(entry)
-
-
-def _rounds(batch: Sequence[_Entry]) -> list[list[_Entry]]:
-    """In one round, a row has one line. Usually there is one round.
-
-    A chunk delivered twice to the same process begins the same row twice: the second must see what the first did.
-    """
-    rounds: list[list[_Entry]] = []
-    lines: Counter[int] = Counter()
-    for entry in batch:
-        number = lines[entry.line.id]
-        if number == len(rounds):
-            rounds.append([])
-        rounds[number].append(entry)
-        lines[entry.line.id] += 1
-    return rounds
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Whether the same transaction may succeed later: the connection is lost, the server is busy, away or read-only."""
-    passing = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
-    if isinstance(error, passing):
-        return True
-    return isinstance(error, sa.exc.DBAPIError) and (
-        error.connection_invalidated or getattr(error.orig, "sqlstate", None) == READ_ONLY
-    )

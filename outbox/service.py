@@ -18,8 +18,9 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
 
+from outbox.attachments import Attachment
 from outbox.database import insert, utcnow
-from outbox.draft import Attachment, Draft, draft
+from outbox.draft import Draft, draft
 from outbox.errors import IdempotencyConflict, InvalidEmail
 from outbox.models import EmailAttachment, EmailBlob, EmailContent, QueuedEmail
 from outbox.settings import Settings

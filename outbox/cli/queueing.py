@@ -8,10 +8,10 @@ from typing import Any
 import click
 from sqlalchemy.orm import Session
 
+from outbox.attachments import Attachment
 from outbox.cli.listing import MailTable, fields
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import json_option, put, put_json
-from outbox.draft import Attachment
 from outbox.service import EmailService
 from outbox.states import OnUncertain, Priority
 

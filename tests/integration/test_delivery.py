@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from outbox import claims
+from outbox.attachments import Attachment
 from outbox.delivery import Courier
-from outbox.draft import Attachment
 from outbox.drain import drain, reap
 from outbox.errors import SettingsError
 from outbox.models import EmailContent, QueuedEmail

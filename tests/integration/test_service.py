@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session, scoped_session, sessionmaker
 
-from outbox.draft import Attachment
+from outbox.attachments import Attachment
 from outbox.errors import IdempotencyConflict, InvalidAddress, InvalidEmail, TooLarge
 from outbox.models import Base, EmailAttachment, EmailBlob, EmailContent, QueuedEmail
 from outbox.service import EmailService

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from outbox.draft import Attachment, Draft, draft
+from outbox.attachments import Attachment
+from outbox.draft import Draft, draft
 from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority

@@ -12,7 +12,6 @@ def test_the_exported_members() -> None:
         "InvalidAddress",
         "InvalidEmail",
         "InvalidHeader",
-        "LeaseLost",
         "OnUncertain",
         "OutboxError",
         "Outcome",
