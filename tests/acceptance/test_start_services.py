@@ -281,7 +281,7 @@ def test_mail_that_does_not_arrive_is_a_failure_with_its_reason(copy: Copy) -> N
         ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "The Redis that REDIS_URL names does not answer ("),
         ({"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/x"}, "DATABASE_URL=postgresql://me:***@127.0.0.1:1/x "),
         ({"DATABASE_URL": "mysql://127.0.0.1/x"}, "The settings are wrong: DATABASE_URL=mysql://127.0.0.1/x: "),
-        ({"DATABASE_URL": "me:secret@nowhere"}, "The settings are wrong: DATABASE_URL is not a database's address: "),
+        ({"DATABASE_URL": "me:secret@nowhere"}, "The settings are wrong: DATABASE_URL is no URL: "),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )

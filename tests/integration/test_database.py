@@ -118,7 +118,7 @@ def test_postgresql_goes_through_psycopg(scheme: str) -> None:
     ("url", "sentence"),
     [
         ("mysql://ada:secret@db/mail", "DATABASE_URL=mysql://ada:***@db/mail: use postgresql:// or sqlite:///"),
-        ("secret", "DATABASE_URL is not a database's address: use postgresql:// or sqlite:///"),
+        ("secret", "DATABASE_URL is no URL: use postgresql://user:password@host/name or sqlite:///path"),
     ],
 )
 def test_another_database_is_refused_and_no_password_shown(url: str, sentence: str) -> None:
