@@ -30,12 +30,12 @@ def judge(app: Flask, demo: Demo, rows: list[QueuedEmail], inbox: Maildir | None
     """Look at every mail of the demo. Without an inbox of ours, the relay's word has to do."""
     arrived = None if inbox is None else _arrived(inbox)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")  # fits in 80 columns
-    table.add_column("id", justify="right")
-    table.add_column("priority")
+    table.add_column("id", justify="right", no_wrap=True)
+    table.add_column("priority", no_wrap=True)
     table.add_column("recipient", overflow="fold", min_width=len("books@example.com (bcc)"))
     table.add_column("subject")
     table.add_column("status")
-    table.add_column("after", justify="right")
+    table.add_column("after", justify="right", no_wrap=True, min_width=len("0.00 s"))
     problems = []
     for row in rows:
         problem = _problem(row, arrived)
@@ -45,7 +45,7 @@ def judge(app: Flask, demo: Demo, rows: list[QueuedEmail], inbox: Maildir | None
     if _exists(app, demo.rolled_back, inbox):
         problems.append(f"the mail that was rolled back, {demo.rolled_back}, exists")
     else:
-        table.add_row("-", "normal", ADA, ROLLED_BACK, "[green]rolled back: nowhere, as it should[/]", "-")
+        table.add_row("-", "normal", ADA, ROLLED_BACK, "[green]rolled back[/]", "-")
     return Verdict(table, problems, sorted(filter(None, map(_seconds, rows))))
 
 
