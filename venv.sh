@@ -19,6 +19,17 @@ ensure_venv() {
     for file in "${changed[@]}"; do _stamp "$file" >".venv/$file.stamp"; done
 }
 
+# run_part worker|beat|flower   becomes that process; in .venv if it is there, with the machine's Python otherwise.
+run_part() {
+    local python=.venv/bin/python
+    [[ -x $python ]] || python=python3
+    if ! "$python" -c 'import celery, dotenv, flower' 2>/dev/null; then
+        echo "$0: Celery and its companions are not installed: run ./start_services.sh once, which makes .venv with them." >&2
+        return 1
+    fi
+    exec "$python" -m workers.start "$1"
+}
+
 _make_venv() {
     local python
     python=$(_find_python) && rm -rf .venv && "$python" -m venv .venv

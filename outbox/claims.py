@@ -10,12 +10,13 @@ of two lines it answers.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 import sqlalchemy as sa
 
 from outbox.database import Statement, Words
+from outbox.retry import Verdict
 from outbox.states import DeadReason, Outcome, Priority, Stage, Status
 
 
@@ -60,6 +61,21 @@ class Settlement(NamedTuple):
     last_code: int | None = None
     last_error: str | None = None
     attempt: Attempt | None = None
+
+    @classmethod
+    def of(cls, token: str, verdict: Verdict, attempt: Attempt) -> Self:
+        """What a conversation, and the verdict on it, make of the row."""
+        return cls(
+            id=attempt.id,
+            token=token,
+            status=verdict.status,
+            counted=verdict.counted,
+            delay=verdict.delay,
+            dead_reason=verdict.dead_reason,
+            last_code=attempt.code,
+            last_error=None if attempt.outcome is Outcome.SENT else f"{attempt.stage}: {attempt.reply}",
+            attempt=attempt,
+        )
 
 
 class Release(NamedTuple):

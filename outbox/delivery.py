@@ -123,27 +123,18 @@ class Courier:
 
     def _settle(self, mail: Mail, report: Report, seconds: float) -> Settlement:
         verdict = retry.decide(report.outcome, mail.standing, self._policy, random.uniform(-1, 1))  # noqa: S311
-        settlement = Settlement(
+        attempt = Attempt(
             id=mail.id,
-            token=mail.token,
-            status=verdict.status,
-            counted=verdict.counted,
-            delay=verdict.delay,
-            dead_reason=verdict.dead_reason,
-            last_code=report.code,
-            last_error=None if report.outcome is Outcome.SENT else f"{report.stage}: {report.reply}",
-            attempt=Attempt(
-                id=mail.id,
-                number=mail.number,
-                seconds=seconds,
-                outcome=report.outcome,
-                stage=report.stage,
-                code=report.code,
-                reply=report.reply,
-                relay=self._settings.relay_name,
-                worker=self._worker,
-            ),
+            number=mail.number,
+            seconds=seconds,
+            outcome=report.outcome,
+            stage=report.stage,
+            code=report.code,
+            reply=report.reply,
+            relay=self._settings.relay_name,
+            worker=self._worker,
         )
+        settlement = Settlement.of(mail.token, verdict, attempt)
         if not self._ledger.settle(settlement):
             log.error("delivery: mail %d (%s) was not ours to settle any more", mail.id, report.outcome)
         return settlement

@@ -27,8 +27,9 @@ REAP_BATCH = 500
 def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) -> int:
     """Claim what is due, chunk by chunk, and publish it. Returns the number of rows.
 
-    At most `OUTBOX_IN_FLIGHT` rows of each lane are claimed or sending at a time: the rest waits in the table, where it
-    can be cancelled, rather than in a broker. If `publish` fails, the claim is released at once and the error raised.
+    At most `OUTBOX_IN_FLIGHT` rows of each lane are claimed or sending at a time (a few more when two drains count at
+    once): the rest waits in the table, where it can be cancelled, rather than in a broker. If `publish` fails, the
+    claim is released at once and the error raised.
     """
     with engine.begin() as connection:
         lanes = claims.due_lanes(connection)
@@ -93,30 +94,19 @@ def _settle_lapsed(connection: sa.Connection, settings: Settings) -> int:
     settlements = []
     for row in claims.find_lapsed_sendings(connection, REAP_BATCH):
         verdict = retry.decide(Outcome.UNCERTAIN, standing(row), policy, random.uniform(-1, 1))  # noqa: S311
-        reply = f"{row.claimed_by} vanished while it was sending"
-        log.warning("reap: mail %d: %s; now %s", row.id, reply, verdict.status)
-        settlements.append(
-            Settlement(
-                id=row.id,
-                token=row.claim_token,
-                status=verdict.status,
-                counted=verdict.counted,
-                delay=verdict.delay,
-                dead_reason=verdict.dead_reason,
-                last_error=reply,
-                attempt=Attempt(
-                    id=row.id,
-                    number=row.claims,
-                    seconds=settings.outbox_lease_seconds + row.overdue,
-                    outcome=Outcome.UNCERTAIN,
-                    stage=Stage.DOT,
-                    code=None,
-                    reply=reply,
-                    relay=settings.relay_name,
-                    worker=row.claimed_by,
-                ),
-            )
+        attempt = Attempt(
+            id=row.id,
+            number=row.claims,
+            seconds=settings.outbox_lease_seconds + row.overdue,
+            outcome=Outcome.UNCERTAIN,
+            stage=Stage.DOT,
+            code=None,
+            reply=f"{row.claimed_by} vanished while it was sending",
+            relay=settings.relay_name,
+            worker=row.claimed_by,
         )
+        log.warning("reap: mail %d: %s; now %s", row.id, attempt.reply, verdict.status)
+        settlements.append(Settlement.of(row.claim_token, verdict, attempt))
     if settlements:
         claims.settle(connection, settlements)
     return len(settlements)

@@ -201,7 +201,7 @@ class TestReap:
         assert reap(engine, settings(smtp_host="relay.example", smtp_port=2525)) == 1
         row = rows.row(engine, id_)
         assert (row.status, row.attempts, row.claims) == ("pending", 2, 4)
-        assert row.last_error == "worker-1 vanished while it was sending"
+        assert row.last_error == "dot: worker-1 vanished while it was sending"
         assert from_now(120 * 0.8 - 5) < row.next_attempt_at < from_now(120 * 1.2)
         (line,) = rows.attempts(engine)
         assert (line.number, line.outcome, line.stage, line.worker) == (4, "uncertain", "dot", "worker-1")
