@@ -15,8 +15,8 @@ _LOCK = 7_381_620_451
 
 def _migrate() -> None:
     url = context.config.attributes.get("url") or Settings.load().database_url
-    _make_folder(sa.make_url(url))
     engine = create_engine(url)
+    _make_folder(engine.url)
     try:
         with engine.connect() as connection:
             # SQLite can roll back DDL as PostgreSQL does; Alembic assumes otherwise because the driver gets in the way,

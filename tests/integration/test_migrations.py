@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 import migrations
 from outbox.database import create_engine
+from outbox.errors import SettingsError
 from outbox.models import Base
 
 _ROOT = Path(migrations.__file__).parent.parent
@@ -94,6 +95,11 @@ def test_a_migration_that_fails_leaves_nothing(empty_urls: tuple[str, str]) -> N
 def test_the_folder_of_an_sqlite_file_is_made(tmp_path: Path) -> None:
     migrations.upgrade(f"sqlite:///{tmp_path}/var/deeper/outbox.db")
     assert (tmp_path / "var/deeper/outbox.db").exists()
+
+
+def test_an_address_that_is_none_is_said_in_a_sentence() -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL"):
+        migrations.upgrade("nonsense")
 
 
 def _tables(url: str) -> set[str]:
