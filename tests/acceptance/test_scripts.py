@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The scripts in a folder without .venv and .env: they take what is on the PATH."""
-    for script in [*ROOT.glob("st*_celery_*.sh"), ROOT / "flowerconfig.py"]:
+    for script in [*ROOT.glob("st*_celery_*.sh"), ROOT / "venv.sh", ROOT / "flowerconfig.py"]:
         shutil.copy(script, tmp_path)
     return tmp_path
 
@@ -90,7 +90,7 @@ def test_a_wrong_setting_ends_in_one_sentence(run: Run, part: str) -> None:
 
 def test_missing_tools_end_in_one_sentence(folder: Path, run: Run) -> None:
     (folder / "bin").mkdir()
-    for tool in ("dirname", "sh"):
+    for tool in ("dirname", "bash"):
         (folder / "bin" / tool).symlink_to(shutil.which(tool) or tool)
     result = run("start_celery_worker.sh", PATH=str(folder / "bin"))
     assert result.returncode == 1

@@ -205,7 +205,7 @@ class TestReap:
         assert from_now(120 * 0.8 - 5) < row.next_attempt_at < from_now(120 * 1.2)
         (line,) = rows.attempts(engine)
         assert (line.number, line.outcome, line.stage, line.worker) == (4, "uncertain", "dot", "worker-1")
-        assert (line.relay, line.reply) == ("relay.example:2525", row.last_error)
+        assert (line.relay, line.reply) == ("relay.example:2525", "worker-1 vanished while it was sending")
         assert (line.finished_at - line.started_at).total_seconds() == pytest.approx(LEASE + 5, abs=2)
 
     def test_or_held_for_a_person(self, engine: sa.Engine) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -480,7 +481,12 @@ class TestTheEnd:
         ledger.close()
         assert rows.statuses(engine, [first, *others]) == ["sent", *["sending"] * 3]
 
-    def test_ctrl_c_does_not_lose_the_line(self, engine: sa.Engine, ledger: Ledger) -> None:
+    def test_ctrl_c_does_not_lose_the_line(
+        self, engine: sa.Engine, ledger: Ledger, request: pytest.FixtureRequest
+    ) -> None:
+        # A shell starts what runs in its background with SIGINT ignored, this process perhaps, too.
+        request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         (id_,) = sending(engine)
         with held(engine, ledger):
             interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
