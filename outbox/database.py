@@ -4,7 +4,8 @@ Every other file speaks SQL that both understand, through the constructs below.
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -226,6 +227,16 @@ def create_engine(url: str, **options: Any) -> sa.Engine:
     raise SettingsError(f"DATABASE_URL={parsed.render_as_string()}: use postgresql:// or sqlite:///")
 
 
+_READING = "outbox_reading"
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that only looks: on SQLite, it neither takes the write lock nor waits for it."""
+    with engine.execution_options(**{_READING: True}).begin() as connection:
+        yield connection
+
+
 def _open_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves, in _begin_immediate
     cursor = connection.cursor()
@@ -235,4 +246,4 @@ def _open_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(_READING) else "BEGIN IMMEDIATE")
