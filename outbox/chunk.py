@@ -1,9 +1,10 @@
 """The rows of one task, as mails to be sent: a query for the rows, one more if any of them has attachments."""
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,9 +29,17 @@ class Mail:
     """The attempt's."""
     recipient: str
     content_id: int
-    standing: Standing
+    loaded: Standing
     message: Message
     files: Sequence["FileLink"]
+    loaded_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def standing(self) -> Standing:
+        """As it is now: a chunk may have taken minutes to come to this mail."""
+        waited = time.monotonic() - self.loaded_at
+        expires_in = None if self.loaded.expires_in is None else self.loaded.expires_in - waited
+        return replace(self.loaded, age=self.loaded.age + waited, expires_in=expires_in)
 
     @property
     def sender(self) -> str:
@@ -40,7 +49,8 @@ class Mail:
     @property
     def expired(self) -> bool:
         """Past its own `expires_at`."""
-        return self.standing.expires_in is not None and self.standing.expires_in <= 0
+        left = self.standing.expires_in
+        return left is not None and left <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,7 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]])
         number=row.claims,
         recipient=row.recipient,
         content_id=row.content_id,
-        standing=standing(row),
+        loaded=standing(row),
         message=message_of(row),
         files=links.get(row.content_id, ()),
     )

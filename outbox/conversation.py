@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emails.backend.smtp.client import SMTPClientWithResponse
 
-from outbox.errors import LeaseLost
 from outbox.states import Stage
 
 if TYPE_CHECKING:
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 _BLOCK = 64 * 1024
 """Bytes of a mail in one write. Most mails are one; of a larger one only the last block carries the dot, so that the
 deadline is looked at when half a second (at 1 Mbit/s) is left to go, not when a long upload starts."""
+
+_LEAST_SECONDS = 0.1
+"""What is left for the verdict when writing took all of the dot's time: it may lie in the socket already."""
 
 _GOODBYE_SECONDS = 5.0
 """How long QUIT waits for an answer that changes nothing."""
@@ -94,8 +96,9 @@ class Conversation(SMTPClientWithResponse):
     def deliver(self, data: bytes, deadline: float) -> Answer:
         """Write the body and the final dot; return the relay's verdict.
 
-        Past `deadline` (`time.monotonic()`) it raises LeaseLost in place of writing on: a process that was stopped and
-        woke up again must not finish a mail that others have taken over.
+        Past `deadline` (`time.monotonic()`) it raises TimeoutError in place of writing on: a process that was stopped
+        and woke up again must not finish a mail that others have taken over. Writing the end of the mail and waiting
+        for the verdict take no longer than the dot's timeout together, by which the deadline precedes the lease's end.
         """
         data = stuffed(data)
         last = len(data) // _BLOCK * _BLOCK
@@ -106,8 +109,10 @@ class Conversation(SMTPClientWithResponse):
         _check(deadline)
         # From its first byte on this write may complete the mail, so a failure inside it proves nothing.
         self.parent.stage = Stage.DOT
-        self.send(closing)
+        over = time.monotonic() + self.parent.settings.smtp_dot_timeout
         self._connection().settimeout(self.parent.settings.smtp_dot_timeout)
+        self.send(closing)
+        self._connection().settimeout(max(over - time.monotonic(), _LEAST_SECONDS))
         answer = self._answer(Stage.DOT)
         self._connection().settimeout(self.parent.settings.smtp_timeout)
         return answer
@@ -204,4 +209,4 @@ def stuffed(data: bytes) -> bytes:
 
 def _check(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise LeaseLost("the lease ran out before the mail was handed over")
+        raise TimeoutError("the lease is nearly over, and the relay has not taken the mail yet: it was not handed over")

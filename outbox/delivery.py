@@ -14,17 +14,23 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import sqlalchemy as sa
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from outbox import retry
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Attempt, Begin, Release, Settlement
+from outbox.database import reading
 from outbox.errors import InvalidAddress, LeaseLost
 from outbox.ledger import Ledger
 from outbox.relay import Relay, Report
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, Status
+from outbox.writer import is_passing
 
 log = logging.getLogger(__name__)
+
+LOAD_PATIENCE = 30
+"""Seconds that a task waits for a database that is away; a server that restarts is back in less."""
 
 
 class Courier:
@@ -46,13 +52,11 @@ class Courier:
         called, or when half of the lease was over (the relay is slow, and others may be free) is handed back at once.
         """
         half_time = time.monotonic() + self._settings.outbox_lease_seconds / 2
-        with self._engine.begin() as connection:
-            rest = deque(load(connection, ids, token))
+        rest = deque(self._prepare(ids, token))
         composer = Composer(self._engine)
         statuses: Counter[Status] = Counter()
         pause = 0.0
         try:
-            self._relay()  # settings that cannot work fail here, with no mail in hand
             while rest and time.monotonic() < half_time and not self._stopping.is_set():
                 settlement = self._deliver(rest[0], composer)
                 rest.popleft()
@@ -65,8 +69,13 @@ class Courier:
             if lost.taken:
                 # The same chunk is being delivered elsewhere, or was taken back: its rest is not ours to release.
                 rest.clear()
+        except Exception:
+            # Whatever it was, the mail in hand must not come first again at once, and take its chunk with it again.
+            # Under the chunk's token: it may have been begun and even sent.
+            if rest:
+                self._ledger.release([Release(rest.popleft().id, token, self._policy.base)])
+            raise
         finally:
-            # Under the chunk's token: the first of them, if an error came between, may have been begun and even sent.
             self._ledger.release([Release(mail.id, token, pause) for mail in rest])
         return statuses
 
@@ -86,15 +95,33 @@ class Courier:
         self._relays.clear()
         self._ledger.close()
 
+    def _prepare(self, ids: Sequence[int], token: str) -> list[Mail]:
+        """The mails. What fails here, settings or a database that stays away, leaves them to anybody."""
+        patient = Retrying(
+            retry=retry_if_exception(is_passing),
+            wait=wait_exponential(multiplier=0.1, max=5),
+            stop=stop_after_delay(LOAD_PATIENCE),
+            reraise=True,
+        )
+        try:
+            self._relay()
+            return patient(self._load, ids, token)
+        except Exception:
+            self._ledger.release([Release(id_, token) for id_ in ids])
+            raise
+
+    def _load(self, ids: Sequence[int], token: str) -> list[Mail]:
+        with reading(self._engine) as connection:
+            return load(connection, ids, token)
+
     def _deliver(self, mail: Mail, composer: Composer) -> Settlement:
         """Compose, converse, settle. Raises LeaseLost, when nothing was sent."""
         if mail.expired:
             return self._bury(mail, DeadReason.EXPIRED, "expired before its turn came")
         try:
             data = composer.compose(mail)
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError):
-            raise  # its attachments could not be fetched: the database's trouble, of which no mail should die
-        except Exception as error:
+        except (ValueError, LookupError, TypeError, AttributeError, sa.exc.NoResultFound) as error:
+            # What it says cannot be a message. Other errors are the database's or the machine's: no mail dies of them.
             log.exception("delivery: mail %d cannot be composed", mail.id)
             return self._bury(mail, DeadReason.INVALID, f"cannot be composed: {error!r}")
         started = time.monotonic()
@@ -137,6 +164,8 @@ class Courier:
         settlement = Settlement.of(mail.token, verdict, attempt)
         if not self._ledger.settle(settlement):
             log.error("delivery: mail %d (%s) was not ours to settle any more", mail.id, report.outcome)
+        elif verdict.status in {Status.DEAD, Status.UNCERTAIN}:
+            log.warning("delivery: mail %d is %s after %s", mail.id, verdict.status, settlement.last_error)
         return settlement
 
     def _bury(self, mail: Mail, reason: DeadReason, error: str) -> Settlement:

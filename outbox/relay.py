@@ -97,9 +97,9 @@ class Relay(SMTPBackend):
     def send(self, sender: str, recipient: str, message: bytes, begin: Begin, deadline: float) -> Report:
         """Hand one mail to the relay. `message` ends its lines in CRLF; `deadline` is a `time.monotonic()`.
 
-        Raises LeaseLost if `begin` does or the deadline has passed: then the mail was not sent, and the connection is
-        gone. Raises InvalidAddress, before anything else, for an address that would break the envelope.
-        If the relay cannot be reached, `begin` is not called.
+        Past the deadline no dot is written: a relay so slow has deferred the mail. Raises LeaseLost if `begin` does:
+        then the mail was not sent, and the connection is gone. Raises InvalidAddress, before anything else, for an
+        address that would break the envelope. If the relay cannot be reached, `begin` is not called.
         """
         for field, address in (("sender", sender), ("recipient", recipient)):
             if not (address.isascii() and address.isprintable()):

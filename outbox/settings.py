@@ -1,9 +1,11 @@
 """Settings: read from the environment and `.env`, checked before anything starts."""
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -15,6 +17,16 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 
 _IN_A_URL = re.compile(r"//[^/]*@")
+
+
+NOT_THERE_YET = (
+    "OUTBOX_REDIRECT_TO",
+    "OUTBOX_ALLOW_RECIPIENTS",
+    "OUTBOX_RELAY_RATE",
+    "OUTBOX_DOMAIN_RATE",
+    "OUTBOX_ENCRYPTION_KEYS",
+)
+"""Settings of later versions that hold mail back or protect it. To ignore one could send mail to the wrong people."""
 
 
 class Settings(BaseSettings):
@@ -101,6 +113,12 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls, **values: Any) -> Self:
         """Read the environment; raise a `SettingsError` of one line for each thing that is wrong with it."""
+        env_file = values.get("_env_file", cls.model_config["env_file"])
+        given = os.environ | (dotenv_values(env_file) if env_file else {})
+        if promised := [name for name in NOT_THERE_YET if given.get(name)]:
+            raise SettingsError(
+                f"{', '.join(promised)}: this version does not do that yet, and mail would go out without it; unset it"
+            )
         try:
             return cls(**values)
         except ValidationError as error:

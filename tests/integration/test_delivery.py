@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 
 from outbox import claims
 from outbox.attachments import Attachment
+from outbox.chunk import Composer, Mail
+from outbox.database import create_engine
 from outbox.delivery import Courier
 from outbox.drain import drain, reap
 from outbox.errors import SettingsError
@@ -27,6 +29,7 @@ from tests import rows
 from tests.servers import free_port
 from tests.smtp_script import Delay, Drop, Event, Reaction, Reply, by_recipient
 from tests.smtp_server import SmtpServer
+from tests.tcp_proxy import proxy_to
 
 ADA, BOB, DEE = "ada@example.com", "bob@example.com", "dee@example.com"
 
@@ -207,7 +210,7 @@ def test_a_bcc_is_in_no_header(engine: sa.Engine) -> None:
     for mail in server.mails:
         assert b"dee@" not in mail.data.lower()
         assert b"ed@example" not in mail.data
-        assert b"bcc" not in mail.data.lower()
+        assert b"\nbcc:" not in mail.data.lower()
         assert mail.sender == "shop@example.com"
 
 
@@ -313,10 +316,92 @@ def test_a_database_that_fails_over_an_attachment_kills_no_mail(postgresql_url: 
             row = rows.row(engine, id_)
             assert (row.status, row.claims, row.claim_token) == ("pending", 0, None)
         sa.event.remove(engine, "before_cursor_execute", kill)
+        make_due(engine)
         assert deliver(engine, settings) == {Status.SENT: 2}
         assert len(server.mails) == 2
     engine.dispose()
     killer.dispose()
+
+
+def test_a_mail_that_expires_while_others_are_sent_is_not_sent(engine: sa.Engine) -> None:
+    with SmtpServer(at("DOT", Delay(1.2))) as server:
+        settings = settings_for(server)
+        (slow,) = queue(engine, settings)
+        (late,) = queue(engine, settings, expires_at=datetime.now(UTC) + timedelta(seconds=1))
+        assert deliver(engine, settings) == {Status.SENT: 1, Status.DEAD: 1}
+    assert [rows.row(engine, id_).dead_reason for id_ in (slow, late)] == [None, "expired"]
+
+
+def test_a_relay_too_slow_for_the_lease_defers_its_mail_and_not_the_others(engine: sa.Engine) -> None:
+    def script(event: Event) -> Reaction | None:
+        return Delay(1.5) if event.verb == "DATA" and event.recipient == BOB else None
+
+    with SmtpServer(script, pipelining=False) as server:
+        settings = settings_for(server, smtp_dot_timeout=5, outbox_lease_seconds=6)
+        (slow,) = queue(engine, settings, to=BOB)
+        (other,) = queue(engine, settings, to=ADA)
+        deliver(engine, settings)
+        assert [mail.recipient for mail in server.mails] == [ADA]
+    assert (rows.row(engine, slow).status, rows.row(engine, slow).attempts) == ("pending", 1)
+    assert rows.row(engine, other).status == "sent"
+    (line,) = (line for line in rows.attempts(engine) if line.email_id == slow)
+    assert (line.outcome, line.stage) == (Outcome.DEFERRED, "data")
+
+
+def test_a_database_that_is_back_in_time_costs_nothing(postgresql_url: str) -> None:
+    url = sa.make_url(postgresql_url)
+    with SmtpServer() as server, proxy_to(url.port or 0) as proxy:
+        settings = settings_for(server)
+        engine = create_engine(url.set(port=proxy.port).render_as_string(hide_password=False))
+        queue(engine, settings)
+        ids, token = claim(engine)
+        proxy.refuse()
+        back = threading.Timer(1, proxy.restore)
+        back.start()
+        with closing(Courier(engine, settings, "worker-1")) as courier:
+            assert courier.deliver(ids, token) == {Status.SENT: 1}
+        back.join()
+        engine.dispose()
+
+
+def test_a_database_that_is_back_too_late_finds_the_chunk_released(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox.delivery.LOAD_PATIENCE", 0.2)
+    url = sa.make_url(postgresql_url)
+    with SmtpServer() as server, proxy_to(url.port or 0) as proxy:
+        settings = settings_for(server)
+        engine = create_engine(url.set(port=proxy.port).render_as_string(hide_password=False))
+        ids = queue(engine, settings)
+        _, token = claim(engine)
+        proxy.refuse()
+        back = threading.Timer(2, proxy.restore)
+        back.start()
+        with closing(Courier(engine, settings, "worker-1")) as courier, pytest.raises(sa.exc.OperationalError):
+            courier.deliver(ids, token)
+        back.join()
+        assert rows.statuses(engine, ids) == ["pending"]
+        assert not server.mails
+        engine.dispose()
+
+
+def test_what_is_not_the_mails_fault_sends_it_to_the_back(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compose(self: Composer, mail: Mail) -> bytes:
+        if mail.recipient == BOB:
+            raise MemoryError
+        return mail.message.as_bytes()
+
+    monkeypatch.setattr(Composer, "compose", compose)
+    with SmtpServer() as server:
+        settings = settings_for(server)
+        (heavy,) = queue(engine, settings, to=BOB)
+        (mate,) = queue(engine, settings, to=ADA)
+        with pytest.raises(MemoryError):
+            deliver(engine, settings)
+        assert rows.statuses(engine, [heavy, mate]) == ["pending", "pending"]
+        assert rows.row(engine, heavy).attempts == rows.row(engine, heavy).claims == 0
+        assert deliver(engine, settings) == {Status.SENT: 1}  # the mate, and not first the heavy one again
+        assert [mail.recipient for mail in server.mails] == [ADA]
 
 
 def test_settings_that_cannot_work_leave_every_row_as_it_was(engine: sa.Engine) -> None:
