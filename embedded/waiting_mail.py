@@ -28,8 +28,8 @@ def refuse_waiting_mail(database_url: str) -> None:
         engine.dispose()
     if rows:
         raise StartError(
-            f"DATABASE_URL={engine.url.render_as_string()} holds mail that waits (rows: {rows:,}), and without SMTP_HOST "
-            "it would go to the local inbox and count as sent: set SMTP_HOST to the relay that it is for, or "
+            f"DATABASE_URL={engine.url.render_as_string()} holds mail that waits (rows: {rows:,}), and without "
+            "SMTP_HOST it would go to the local inbox and count as sent: set SMTP_HOST to the relay that it is for, or "
             "DATABASE_URL to another database."
         )
 
