@@ -11,12 +11,15 @@ MEANINGS = {
     "scheduled": "waits for its time, or for its next try",
     "claimed": "in a worker's hands",
     "sending": "in conversation with the relay",
-    "sent": "accepted by the relay, last 24 hours",
+    "sent": "accepted by the relay",
     "uncertain": "perhaps sent: a person decides",
     "dead": "not delivered, with the reason on record",
-    "cancelled": "called back in time, last 24 hours",
+    "cancelled": "called back in time",
 }
-"""The rows of the table. `sent` and `cancelled` are the day's: to count all of history would read it."""
+"""The rows of the table."""
+
+OF_THE_DAY = ("sent", "cancelled")
+"""What is shown of the last 24 hours alone: to count all of history would read it."""
 
 status = Blueprint("status", __name__)
 
@@ -35,6 +38,7 @@ def index() -> tuple[str, int]:
         "index.html",
         counts=counts,
         meanings=MEANINGS,
+        of_the_day=OF_THE_DAY,
         links={name: url for name, url in links.items() if url},
         drain_seconds=settings.outbox_drain_seconds,
     )

@@ -41,4 +41,4 @@ def _count(engine: sa.Engine) -> int:
     with reading(engine) as connection:
         if not sa.inspect(connection).has_table("email_queue"):
             return 0
-        return connection.execute(_WAITING).scalar_one()
+        return int(connection.execute(_WAITING).scalar_one())
