@@ -17,9 +17,24 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-address = options.address or "127.0.0.1"
+def _logins(entries: list[str]) -> list[str]:
+    """The entries that say something. An empty one would let in whoever sends an empty login."""
+    logins = [entry.strip() for entry in entries if entry.strip()]
+    for login in logins:
+        user, _, password = login.partition(":")
+        if not (user and password):
+            raise SystemExit(  # without the entry: it may be a password
+                "FLOWER_BASIC_AUTH has an entry that is not user:password: use user:password, several of them "
+                "separated by commas (a password can have none), or leave it empty."
+            )
+    return logins
 
-if not (_is_loopback(address) or options.unix_socket or options.basic_auth or options.auth):
+
+# Flower takes both from here.
+address = options.address or "127.0.0.1"
+basic_auth = _logins(options.basic_auth)
+
+if not (_is_loopback(address) or options.unix_socket or basic_auth or options.auth):
     raise SystemExit(
         f"Flower will not listen on {address} without a password: set FLOWER_BASIC_AUTH=user:password, "
         "or leave FLOWER_ADDRESS at 127.0.0.1."

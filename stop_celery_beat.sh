@@ -7,15 +7,27 @@ if [ ! -s "$pidfile" ]; then
     exit 0
 fi
 pid=$(cat "$pidfile")
+
 # After a crash or a reboot, the number may be another process's by now.
-case $(ps -o args= -p "$pid" 2>/dev/null) in
-*celery*beat*) ;;
-*)
+is_beat() {
+    if [ -r "/proc/$pid/cmdline" ]; then
+        arguments=$(tr '\0' ' ' <"/proc/$pid/cmdline")
+    elif ! arguments=$(ps -o args= -p "$pid" 2>/dev/null); then
+        # Gone; or nobody here can say what it is, as in an image without ps: then it is taken for what the file says.
+        kill -0 "$pid" 2>/dev/null
+        return
+    fi
+    case $arguments in
+    *celery*beat*) ;;
+    *) return 1 ;;
+    esac
+}
+
+if ! is_beat; then
     rm -f "$pidfile"
     echo "Celery beat was not running: process $pid, named by $pidfile, is gone. The file is removed."
     exit 0
-    ;;
-esac
+fi
 if ! kill "$pid"; then
     echo "Celery beat (process $pid) is not yours to stop: run this as the user who started it." >&2
     exit 1

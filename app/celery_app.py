@@ -97,7 +97,8 @@ def _settings(settings: AppSettings) -> dict[str, Any]:
 
 def _transport(settings: AppSettings, *, connect_seconds: float, reply_seconds: float) -> dict[str, Any]:
     return {
-        # When an unacknowledged task is given to somebody else. By then its rows' lease has ended, too.
+        # When an unacknowledged task is given to somebody else. Should its worker still be at it, that does no harm:
+        # the rows are moved under a token, and the second run finds none that it may begin.
         "visibility_timeout": max(900, int(settings.outbox_lease_seconds)),
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,  # look every interval; the default of every tenth took 93 s

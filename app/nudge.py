@@ -5,7 +5,8 @@
 No commit is missed. A nudge follows its commit. If the SET fails, the key was there at that moment, so a drain has been
 asked for that has not yet deleted it; that drain claims after it deletes, hence after the commit, and sees the row. If
 the SET succeeds, this nudge asks for the drain itself. What can still break is the asking: the process dies between
-the SET and the publishing, or Redis forgets the task. The key therefore ends by itself, and beat drains regardless.
+the SET and the publishing, or Redis forgets the task. The key therefore ends by itself, and beat drains regardless:
+with its next period, or, since it publishes through Redis, too, with the first one after Redis is back.
 """
 
 import logging
@@ -40,7 +41,7 @@ def connect(url: str) -> redis.Redis:
 
 
 class Nudge:
-    """Call it after a commit. It never raises: the mail is safe in its table, and beat comes by.
+    """Call it after a commit. It never raises: the mail is safe in its table, and beat comes by, once Redis is there.
 
     `publish` asks for one drain and raises if it cannot.
     """
@@ -81,7 +82,7 @@ class Nudge:
         self._quiet_until = time.monotonic() + QUIET_SECONDS
         if not self._failing:
             self._failing = True
-            log.warning("nudge: Redis does not answer; mail goes with the next beat until it does (%s)", error)
+            log.warning("nudge: Redis does not answer; mail waits for the first beat after it is back (%s)", error)
 
     def _be_well(self) -> None:
         if self._failing:

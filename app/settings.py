@@ -27,7 +27,6 @@ class AppSettings(Settings):
     # they share the ledger's commits.
     celery_worker_concurrency: Count = 16
 
-    docs_url: str = ""
     flower_url: str = ""
     inbox_url: str = ""
     """Shown on the landing page where they are set."""

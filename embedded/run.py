@@ -28,6 +28,7 @@ from embedded.services import Plan, plan
 from embedded.stop import stop
 from embedded.supervision import Supervisor
 from embedded.verdict import judge
+from embedded.waiting_mail import refuse_waiting_mail
 from outbox.database import create_engine
 from outbox.errors import SettingsError
 
@@ -41,7 +42,7 @@ _PING_SECONDS = 0.3
 def start(root: Path, console: Console, *, detach: bool) -> None:
     """Start everything, show that it works, and stay until interrupted; with `detach`, return and leave it running.
 
-    Whatever goes wrong on the way, nothing is left running. Raises StartError, SettingsError or NoFreePort.
+    Whatever goes wrong on the way, nothing is left running. Raises StartError, whose sentence says what to do.
     """
     var = root / "var"
     (var / "run").mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
             _check_redis(settings.redis_url)
         if "SMTP_HOST" not in chosen.environment:
             _own_address(settings)
-        _migrate(settings.database_url)
+        _migrate(settings.database_url, to_inbox="SMTP_HOST" in chosen.environment)
         try:
             _bring_up(supervisor, chosen, console)
             app = create_app(settings)
@@ -107,8 +108,10 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _migrate(url: str) -> None:
+def _migrate(url: str, *, to_inbox: bool) -> None:
     try:
+        if to_inbox:
+            refuse_waiting_mail(url)
         migrations.upgrade(url)
     except sa.exc.SQLAlchemyError as error:
         shown = sa.make_url(url).render_as_string()

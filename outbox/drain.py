@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from outbox import claims, retry
 from outbox.chunk import standing
 from outbox.claims import Attempt, Claim, Release, Settlement
+from outbox.database import reading
 from outbox.settings import Settings
 from outbox.states import Outcome, Priority, Stage
 
@@ -31,7 +32,7 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
     once): the rest waits in the table, where it can be cancelled, rather than in a broker. If `publish` fails, the
     claim is released at once and the error raised.
     """
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         lanes = claims.due_lanes(connection)
         if not lanes:
             return 0
@@ -51,7 +52,7 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
 
 def wants_more(engine: sa.Engine, settings: Settings) -> bool:
     """Whether a lane runs low while more is due in it: then the next drain need not wait for the beat."""
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         lanes = claims.due_lanes(connection)
         if not lanes:
             return False

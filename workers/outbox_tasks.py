@@ -16,9 +16,12 @@ log = logging.getLogger(__name__)
 def drain() -> None:
     """Claim what is due and hand it out in chunks."""
     parts = current_app.extensions
-    if parts["courier"].stopping:
-        return  # what we claimed now would wait for another worker; our last act is to nudge it
     parts["nudge"].clear()
+    if parts["courier"].stopping:
+        # What we claimed would wait for others: they shall drain. Celery takes nothing more from the broker once it
+        # has seen the signal, at its next turn, so this does not come back to us over and over.
+        parts["nudge"]()
+        return
     chunks = 0
 
     def publish(priority: Priority, ids: list[int], token: str) -> None:

@@ -21,7 +21,7 @@ from outbox import stats
 from outbox.cli.listing import MailTable, fields
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import count, json_option, put, put_json
-from outbox.database import utcnow
+from outbox.database import reading, utcnow
 from outbox.delivery import Courier
 from outbox.models import EmailAttempt, QueuedEmail
 from outbox.settings import Settings
@@ -88,7 +88,7 @@ class Run:
             EmailAttempt.worker == self._worker,
             EmailAttempt.outcome == Outcome.RELAY_DOWN,
         )
-        with self._engine.begin() as connection:
+        with reading(self._engine) as connection:
             found = connection.execute(query).first()
         return found and f"the relay {self._settings.relay_name} is down ({found.stage}: {found.reply})"
 
@@ -111,7 +111,7 @@ def drain(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
         if dry_run:
             _say_what_is_due(engine, as_json=as_json)
             return
-        with engine.begin() as connection:
+        with reading(engine) as connection:
             due = sum(lane.due for lane in stats.waiting(connection).values())
         with _progress(due) as advance:
             run = Run(engine, settings, advance)
@@ -131,8 +131,8 @@ def _say_what_is_due(engine: sa.Engine, *, as_json: bool) -> None:
         .order_by(QueuedEmail.priority, QueuedEmail.next_attempt_at, QueuedEmail.id)
         .limit(_SHOWN)
     )
-    with Session(engine) as session:
-        lanes = stats.waiting(session.connection())
+    with reading(engine) as connection, Session(connection) as session:
+        lanes = stats.waiting(connection)
         rows = session.scalars(query).all()
     due = {lane.label: waiting.due for lane, waiting in lanes.items()}
     if as_json:

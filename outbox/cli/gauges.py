@@ -9,6 +9,7 @@ from rich.text import Text
 from outbox import stats as gauges
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import cell, duration, json_option, put, put_json, table
+from outbox.database import reading
 from outbox.states import DeadReason, Priority
 
 _TOTAL = "total"
@@ -52,7 +53,7 @@ def _number(number: int) -> Text:
 
 def _read() -> dict[str, dict[str, Any]]:
     """The gauges of each lane and of all together, by their names in `outbox.stats`."""
-    with open_database() as (_, engine), engine.begin() as connection:
+    with open_database() as (_, engine), reading(engine) as connection:
         groups = [read(connection) for read in (gauges.waiting, gauges.in_flight, gauges.failed, gauges.finished)]
     lanes = {
         lane.label: {key: value for group in groups for key, value in asdict(group[lane]).items()} for lane in Priority

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from outbox.addresses import parse_mailbox
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import cell, count, distance, json_option, put, put_json, table
+from outbox.database import reading
 from outbox.models import QueuedEmail
 from outbox.states import LEASED, Priority, Status
 
@@ -67,7 +68,7 @@ def list_(
         query = query.where(QueuedEmail.category == category)
     if priority:
         query = query.where(QueuedEmail.priority == Priority[priority.upper()])
-    with open_database() as (_, engine), Session(engine) as session:
+    with open_database() as (_, engine), reading(engine) as connection, Session(connection) as session:
         rows = session.scalars(query).all()
     if as_json:
         put_json([fields(row) for row in rows])

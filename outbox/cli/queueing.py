@@ -16,26 +16,23 @@ from outbox.service import EmailService
 from outbox.states import OnUncertain, Priority
 
 
-class _Moment(click.ParamType[datetime]):
+def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
     """An aware time. One without a zone is refused as in Python: whose clock, and on which side of the DST change?"""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is not an ISO 8601 time, such as 2026-12-24T18:00+01:00 or 2026-12-24T17:00Z", param, ctx
-            )
-        if moment.utcoffset() is None:
-            here = moment.astimezone().isoformat(timespec="minutes")
-            self.fail(
-                f"{value!r} has no time zone: write {here} if this machine's is meant, or end in Z for UTC", param, ctx
-            )
-        return moment
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is not an ISO 8601 time, such as 2026-12-24T18:00+01:00 or 2026-12-24T17:00Z", param=parameter
+        ) from error
+    if moment.utcoffset() is None:
+        here = moment.astimezone().isoformat(timespec="minutes")
+        raise click.BadParameter(
+            f"{value!r} has no time zone: write {here} if this machine's is meant, or end in Z for UTC",
+            param=parameter,
+        )
+    return moment
 
 
 class _TextFile(click.File):
@@ -71,6 +68,7 @@ def _read_attachments(_: click.Context, parameter: click.Parameter, paths: Seque
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _ADDRESS = "ADDRESS"
+_TIME = "TIME"
 
 
 @click.command()
@@ -88,8 +86,14 @@ _ADDRESS = "ADDRESS"
 @click.option("--attach", "attachments", multiple=True, type=_FILE, callback=_read_attachments, metavar="FILE")
 @click.option("--header", "headers", multiple=True, callback=_headers, metavar="'NAME: VALUE'")
 @click.option("--priority", type=click.Choice([lane.label for lane in Priority]), default="normal", show_default=True)
-@click.option("--at", "scheduled_at", type=_Moment(), help="Not before: ISO 8601 with a zone, 2026-12-24T18:00+01:00.")
-@click.option("--expires", "expires_at", type=_Moment(), help="Not after.")
+@click.option(
+    "--at",
+    "scheduled_at",
+    callback=_moment,
+    metavar=_TIME,
+    help="Not before: ISO 8601 with a zone, 2026-12-24T18:00+01:00.",
+)
+@click.option("--expires", "expires_at", callback=_moment, metavar=_TIME, help="Not after.")
 @click.option("--category", help="A label of your own, to find it by.")
 @click.option("--key", "idempotency_key", help="Queue this once, however often the command is repeated.")
 @click.option("--max-attempts", type=int, help="[default: OUTBOX_MAX_ATTEMPTS]")

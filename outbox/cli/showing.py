@@ -13,6 +13,7 @@ from outbox.chunk import message_of
 from outbox.cli.listing import STYLES, MailTable, fields
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import cell, clock, facts, json_option, put, put_json, safe, safe_lines, table
+from outbox.database import reading
 from outbox.errors import OutboxError
 from outbox.message import File
 from outbox.models import Base, EmailAttempt, EmailBlob, EmailContent, QueuedEmail
@@ -38,7 +39,7 @@ def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
     """Show a mail: its row, what it says, every attempt with the relay's words, and who else gets it."""
     if html + source + as_json > 1:
         raise click.UsageError("--html, --source and --json exclude each other: keep one")
-    with open_database() as (_, engine), Session(engine) as session:
+    with open_database() as (_, engine), reading(engine) as connection, Session(connection) as session:
         row = session.get(QueuedEmail, id_)
         if row is None:
             raise OutboxError(f"there is no mail {id_}: `outbox list` shows the newest")

@@ -80,6 +80,39 @@ def test_stopping_beat_when_there_is_none_or_its_pid_is_stale(folder: Path, run:
     assert not pidfile.exists()
 
 
+@pytest.mark.parametrize("proc", ["/proc", "/nowhere"])
+def test_beat_is_found_without_ps(folder: Path, run: Run, system: System, proc: str) -> None:
+    """As in slim images; and where there is no /proc either, what runs under that number is taken for beat."""
+    (folder / "bin").mkdir()
+    for tool in ("sh", "dirname", "cat", "tr", "rm", "sleep"):
+        (folder / "bin" / tool).symlink_to(shutil.which(tool) or tool)
+    script = folder / "stop_celery_beat.sh"
+    script.write_text(script.read_text().replace("/proc", proc))
+    beat = system.start("beat", "./start_celery_beat.sh")
+    beat.wait_for("beat: Starting")
+
+    command = [folder / "bin" / "sh", script]
+    with subprocess.Popen(command, env={"PATH": str(folder / "bin")}, stdout=subprocess.PIPE, text=True) as stop:
+        beat.process.wait(30)
+        output, _ = stop.communicate(timeout=30)
+    assert stop.returncode == 0
+    assert output == f"Celery beat (process {beat.process.pid}) has stopped.\n"
+
+
+def test_a_pid_of_nobody_is_stale_without_ps(folder: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    pidfile = folder / "var/celerybeat.pid"
+    pidfile.parent.mkdir(exist_ok=True)
+    for proc in ("/proc", "/nowhere"):
+        pidfile.write_text(str(ended.pid))
+        script = folder / "stop_celery_beat.sh"
+        script.write_text((ROOT / script.name).read_text().replace("/proc", proc).replace("ps -o", "missing-ps -o"))
+        result = subprocess.run([script], capture_output=True, text=True, check=True)
+        assert "was not running" in result.stdout
+        assert not pidfile.exists()
+
+
 @pytest.mark.parametrize("part", ["worker", "beat", "flower"])
 def test_a_wrong_setting_ends_in_one_sentence(run: Run, part: str) -> None:
     result = run(f"start_celery_{part}.sh", REDIS_URL="localhost:6379")
@@ -98,29 +131,44 @@ def test_missing_tools_end_in_one_sentence(folder: Path, run: Run) -> None:
     assert "run ./start_services.sh" in result.stderr
 
 
-def test_flower_refuses_to_listen_elsewhere_without_a_password(run: Run) -> None:
-    result = run("start_celery_flower.sh", FLOWER_ADDRESS="0.0.0.0")
+@pytest.mark.parametrize("logins", [{}, {"FLOWER_BASIC_AUTH": ""}, {"FLOWER_BASIC_AUTH": " , "}])
+def test_flower_refuses_to_listen_elsewhere_without_a_password(run: Run, logins: dict[str, str]) -> None:
+    result = run("start_celery_flower.sh", FLOWER_ADDRESS="0.0.0.0", **logins)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "FLOWER_BASIC_AUTH" in result.stderr
 
 
+@pytest.mark.parametrize("logins", [":", "ada:", ":secret", "secret", "ada:secret,secret"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_flower_refuses_half_a_login(run: Run, logins: str, address: str) -> None:
+    result = run("start_celery_flower.sh", FLOWER_ADDRESS=address, FLOWER_BASIC_AUTH=logins)
+    assert result.returncode == 1
+    assert result.stderr.startswith("FLOWER_BASIC_AUTH has an entry that is not user:password: "), result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "secret" not in result.stderr
+
+
 def test_flower_asks_for_its_password_everywhere(folder: Path, run: Run, system: System) -> None:
     port = free_port()
-    login = {"FLOWER_ADDRESS": "0.0.0.0", "FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": "ada:secret"}
+    login = {"FLOWER_ADDRESS": "0.0.0.0", "FLOWER_PORT": str(port), "FLOWER_BASIC_AUTH": "ada:secret,"}
     system.start("flower", "./start_celery_flower.sh", **login)
     wait_until(lambda: _status(port, "/") is not None)
 
     for path in ("/", "/workers", "/tasks", "/api/workers", "/metrics", "/healthcheck"):
         assert _status(port, path) == 401, path
-        assert _status(port, path, "ada:wrong") == 401, path
+        for wrong in ("ada:wrong", "ada:", ":", "="):
+            assert _status(port, path, wrong) == 401, path
+        assert _status(port, path, header="Basic =") == 401, path  # nothing, encoded
         assert _status(port, path, "ada:secret") == 200, path
 
 
-def _status(port: int, path: str, login: str = "") -> int | None:
+def _status(port: int, path: str, login: str = "", header: str = "") -> int | None:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
     if login:
-        request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+        header = f"Basic {base64.b64encode(login.encode()).decode()}"
+    if header:
+        request.add_header("Authorization", header)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return int(answer.status)

@@ -21,6 +21,8 @@ from embedded.maildir import Maildir, Received
 from embedded.ports import FIRST_CHOICE
 from embedded.services import Service
 from embedded.supervision import Supervisor
+from outbox.database import create_engine
+from tests import rows
 from tests.smtp_script import Event, Reply
 from tests.smtp_server import SmtpServer
 
@@ -291,6 +293,19 @@ def test_bad_settings_end_in_one_sentence(copy: Copy, settings: dict[str, str], 
     assert started.stderr.startswith(sentence), started.stderr
     assert len(started.stderr.strip().splitlines()) == 1
     assert "secret" not in started.stderr
+
+
+def test_waiting_mail_of_ones_own_database_does_not_go_to_the_inbox(copy: Copy, sqlite_url: str) -> None:
+    engine = create_engine(sqlite_url)
+    (waiting,) = rows.add(engine)
+    engine.dispose()
+    started = copy.run("start_services.sh", "--detach", DATABASE_URL=sqlite_url)
+    assert started.returncode == 1
+    assert started.stderr.startswith(f"DATABASE_URL={sqlite_url} holds mail that waits (rows: 1), "), started.stderr
+    assert len(started.stderr.strip().splitlines()) == 1
+    assert copy.inbox == []
+    assert rows.statuses(engine, [waiting]) == ["pending"]
+    engine.dispose()
 
 
 def test_too_old_or_no_python_says_what_to_install(copy: Copy, tmp_path: Path) -> None:

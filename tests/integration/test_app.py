@@ -1,5 +1,6 @@
 """The application: its pages, its sessions, and how long it waits for a broker that is away."""
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -15,8 +16,13 @@ from app import create_app
 from app.nudge import KEY
 from app.queues import QUEUES
 from app.settings import AppSettings
+from outbox.database import SQLITE_BUSY_SECONDS
+from outbox.delivery import Courier
 from outbox.models import QueuedEmail
 from outbox.service import EmailService
+from outbox.states import DeadReason, Priority, Status
+from tests import rows
+from tests.rows import from_now
 
 
 @pytest.fixture
@@ -38,10 +44,46 @@ def test_the_landing_page_counts_and_names_nobody(app: Flask) -> None:
             EmailService(session, app.extensions["settings"]).queue_email(f"u{number}@secret.example", "Hi", text="Hi")
     answer = app.test_client().get("/")
     assert answer.status_code == 200
-    assert "3 mails" in answer.text
+    assert _counts(answer.text)["due"] == 3
     assert "http://127.0.0.1:5555" in answer.text
     assert "Inbox" not in answer.text
     assert "secret.example" not in answer.text
+
+
+def test_the_landing_page_counts_what_waits_and_what_the_day_brought(app: Flask) -> None:
+    engine = app.extensions["engine"]
+    rows.add(engine, 1)
+    rows.add(engine, 2, next_attempt_at=from_now(3600), priority=Priority.HIGH)
+    rows.leased(engine, Status.CLAIMED, "one", 3)
+    rows.leased(engine, Status.SENDING, "two", 4)
+    for hours, count in ((-1, 5), (-25, 100)):
+        rows.add(engine, count, status=Status.SENT, sent_at=from_now(hours * 3600), finalized_at=from_now(hours * 3600))
+        rows.add(engine, count + 3, status=Status.CANCELLED, finalized_at=from_now(hours * 3600))
+    rows.add(engine, 6, status=Status.UNCERTAIN)
+    rows.add(engine, 7, status=Status.DEAD, dead_reason=DeadReason.REJECTED, finalized_at=from_now(-90 * 86400))
+    rows.add(engine, 2, status=Status.DEAD, dead_reason=DeadReason.EXPIRED, finalized_at=from_now(-60))
+    text = app.test_client().get("/").text
+    assert _counts(text) == {
+        "due": 1, "scheduled": 2, "claimed": 3, "sending": 4, "sent": 5, "uncertain": 6, "dead": 9, "cancelled": 8,
+    }  # fmt: skip
+    assert "sent, last 24 hours</th>" in text
+    assert "cancelled, last 24 hours</th>" in text
+
+
+def test_the_landing_page_does_not_wait_for_a_writer(app: Flask) -> None:
+    engine = app.extensions["engine"]
+    rows.add(engine)
+    with engine.begin() as connection:  # with SQLite, it has the write lock
+        connection.execute(sa.update(QueuedEmail).values(category="held"))
+        started = time.monotonic()
+        assert _counts(app.test_client().get("/").text)["due"] == 1
+        assert time.monotonic() - started < SQLITE_BUSY_SECONDS / 3
+
+
+def _counts(page: str) -> dict[str, int]:
+    """What the table says."""
+    found = re.findall(r'<th scope="row"[^>]*>(\w+)[^<]*</th>.*?<td class="count">([\d,]+)</td>', page, re.DOTALL)
+    return {name: int(count.replace(",", "")) for name, count in found}
 
 
 def test_the_landing_page_says_that_there_are_no_tables(app: Flask) -> None:
@@ -71,6 +113,24 @@ def test_a_commit_nudges_and_a_rollback_does_not(app: Flask, redis_url: str) -> 
                 EmailService(session, app.extensions["settings"]).queue_email("ada@example.com", "Hi", text="Hi")
         assert client.exists(KEY)
         assert client.llen("celery") == 1
+
+
+def test_a_stopping_worker_hands_the_drain_on(app: Flask, redis_url: str) -> None:
+    from workers.outbox_tasks import drain  # noqa: PLC0415 - importing `workers` reads settings: not from a .env
+
+    courier = app.extensions["courier"] = Courier(app.extensions["engine"], app.extensions["settings"], "worker-1")
+    courier.stop()
+    with app.extensions["sessions"].begin() as session:
+        EmailService(session, app.extensions["settings"]).queue_email("ada@example.com", "Hi", text="Hi")
+    with Redis.from_url(redis_url) as client:
+        assert client.lpop("celery")  # the commit's, which came to us
+        with app.app_context():
+            drain.run()
+        assert client.llen("celery") == 1  # for another worker
+        assert client.exists(KEY)
+    courier.close()
+    with app.extensions["sessions"]() as session:
+        assert session.scalars(sa.select(QueuedEmail.status)).all() == ["pending"]
 
 
 def test_celery_is_configured_for_mail(app: Flask) -> None:

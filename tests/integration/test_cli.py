@@ -21,10 +21,12 @@ from sqlalchemy.orm import Session
 
 from outbox import claims
 from outbox.cli import main
+from outbox.database import SQLITE_BUSY_SECONDS
 from outbox.models import Base, EmailAttempt, EmailContent, QueuedEmail
 from outbox.service import EmailService
 from outbox.settings import Settings
 from outbox.states import Outcome, Priority, Stage, Status
+from tests import rows
 from tests.smtp_script import Delay, Event, Reaction, Reply, by_recipient
 from tests.smtp_server import SmtpServer
 
@@ -57,6 +59,17 @@ def cli(database_url: str, smtp: SmtpServer, monkeypatch: pytest.MonkeyPatch) ->
     """Runs a verb in this process; the environment stands for processes, too."""
     _environment(monkeypatch, database_url, smtp)
     return lambda *arguments, **options: CliRunner().invoke(main, arguments, **options)
+
+
+@pytest.mark.parametrize("verb", [["list"], ["stats"], ["show", "1"], ["drain", "--dry-run"]], ids=" ".join)
+def test_what_only_looks_does_not_wait_for_a_writer(cli: Cli, engine: sa.Engine, verb: list[str]) -> None:
+    assert rows.add(engine) == [1]
+    with engine.begin() as connection:  # with SQLite, it has the write lock
+        connection.execute(sa.update(QueuedEmail).values(category="held"))
+        started = time.monotonic()
+        result = cli(*verb)
+        assert time.monotonic() - started < SQLITE_BUSY_SECONDS / 3
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_queue_drain_and_show_as_processes(cli: Cli, smtp: SmtpServer, engine: sa.Engine) -> None:

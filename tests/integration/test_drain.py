@@ -1,6 +1,7 @@
 """Due rows -> published chunks, and leases that ran out -> back."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from outbox import claims
 from outbox import drain as drain_module
 from outbox.claims import Begin
+from outbox.database import SQLITE_BUSY_SECONDS
 from outbox.drain import Publish, drain, reap, wants_more
 from outbox.models import QueuedEmail
 from outbox.settings import Settings
@@ -120,6 +122,16 @@ class TestDrain:
             counts = [future.result(60) for future in [pool.submit(run, publish) for publish in publishers]]
         assert sum(counts) == len(ids)
         assert sorted(id_ for publish in publishers for id_ in publish.ids) == sorted(ids)
+
+
+def test_nothing_due_is_found_without_waiting_for_a_writer(engine: sa.Engine) -> None:
+    rows.add(engine, next_attempt_at=from_now(3600))
+    with engine.begin() as connection:  # with SQLite, it has the write lock
+        connection.execute(sa.update(QueuedEmail).values(category="held"))
+        started = time.monotonic()
+        assert drain(engine, settings(), "worker-1", Publisher()) == 0
+        assert not wants_more(engine, settings())
+        assert time.monotonic() - started < SQLITE_BUSY_SECONDS / 3
 
 
 class TestPublishingFails:

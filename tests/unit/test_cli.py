@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from rich.text import Text
 
 from outbox.cli import main
-from outbox.cli.queueing import _Moment
+from outbox.cli.queueing import queue
 from outbox.cli.terminal import distance, duration, facts, put, put_json, safe, safe_lines
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -75,15 +75,17 @@ def test_durations(seconds: float, shown: str) -> None:
     assert distance(NOW - timedelta(seconds=seconds), NOW) == f"{shown} ago"
 
 
-def test_a_time_needs_a_zone() -> None:
-    moment = _Moment()
-    assert moment.convert("2026-12-24T18:00+01:00", None, None) == datetime(2026, 12, 24, 17, tzinfo=UTC)
-    assert moment.convert("2026-12-24T17:00Z", None, None) == datetime(2026, 12, 24, 17, tzinfo=UTC)
-    assert moment.convert(NOW, None, None) is NOW
+@pytest.mark.parametrize("name", ["scheduled_at", "expires_at"])
+def test_a_time_needs_a_zone(name: str) -> None:
+    (option,) = (parameter for parameter in queue.params if parameter.name == name)
+    context = click.Context(queue)
+    for text in ("2026-12-24T18:00+01:00", "2026-12-24T17:00Z"):
+        assert option.process_value(context, text) == datetime(2026, 12, 24, 17, tzinfo=UTC)
+    assert option.process_value(context, None) is None
     with pytest.raises(click.BadParameter, match=r"no time zone: write 2026-12-24T18:00[+-]\d\d:\d\d if this machine"):
-        moment.convert("2026-12-24T18:00", None, None)
+        option.process_value(context, "2026-12-24T18:00")
     with pytest.raises(click.BadParameter, match="'tomorrow' is not an ISO 8601 time"):
-        moment.convert("tomorrow", None, None)
+        option.process_value(context, "tomorrow")
 
 
 @pytest.mark.parametrize("verb", [[], ["queue"], ["drain"], ["list"], ["show"], ["stats"]])
