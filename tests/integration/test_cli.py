@@ -91,11 +91,11 @@ def test_queue_drain_and_show_as_processes(cli: Cli, smtp: SmtpServer, engine: s
 
     drained = _outbox("drain")
     assert drained.stdout == "1 sent, 1 to be tried again, 1 dead, 0 uncertain.\n"
-    assert drained.stderr == ""
     (mail,) = smtp.mails
     assert mail.recipient == "ada@x.example"
 
     ada, deferred, rejected = (row["id"] for row in made["mails"])
+    assert drained.stderr == f"delivery: mail {rejected} is dead after rcpt: 5.0.0 as you wish\n"
     assert cli("show", str(ada), "--source").stdout_bytes == mail.data
     assert cli("show", str(ada), "--html").stdout == "<p>Hello <b>Ada</b></p>"
     shown = _outbox("show", str(ada)).stdout
@@ -163,10 +163,9 @@ def test_certificates_that_cannot_be_read_cost_no_mail_its_place(
     assert {(row.status, row.claims) for row in _rows(engine)} == {("pending", 0)}
 
 
-def test_a_relay_too_slow_for_the_lease_ends_the_drain(
+def test_a_relay_too_slow_for_the_lease_defers_the_mail(
     database_url: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is begun, no attempt counted: the same mail would be first in the queue again and again."""
     _queue(engine, "a@x.example", "b@x.example")
     with SmtpServer(lambda event: Delay(0.5) if event.verb == "RCPT" else None) as server:
         _environment(monkeypatch, database_url, server)
@@ -174,10 +173,28 @@ def test_a_relay_too_slow_for_the_lease_ends_the_drain(
         monkeypatch.setenv("SMTP_DOT_TIMEOUT", "1.9")
         result = CliRunner().invoke(main, ["drain"])
         assert not server.mails
+    assert (result.exit_code, result.stdout) == (0, "0 sent, 2 to be tried again, 0 dead, 0 uncertain.\n")
+    assert [(row.status, row.attempts) for row in _rows(engine)] == [("pending", 1)] * 2
+
+
+def test_a_drain_that_can_begin_nothing_ends(
+    database_url: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is begun, no attempt counted: the same mail would be first in the queue again and again."""
+
+    def begin(*_: object) -> set[int]:
+        raise sa.exc.OperationalError("UPDATE email_queue", None, Exception("the disk is full"))
+
+    _queue(engine, "a@x.example", "b@x.example")
+    monkeypatch.setattr("outbox.claims.begin", begin)
+    with SmtpServer() as server:
+        _environment(monkeypatch, database_url, server)
+        result = CliRunner().invoke(main, ["drain"])
+        assert not server.mails
     assert result.exit_code == 1
     assert "Error: none of the mails at the head of the queue could be begun: the rest stays queued." in result.stderr
     assert "chunk given up" in result.stderr
-    assert {row.status for row in _rows(engine)} == {"pending"}
+    assert [(row.status, row.attempts) for row in _rows(engine)] == [("pending", 0)] * 2
 
 
 def test_a_dry_run_touches_nothing(cli: Cli, smtp: SmtpServer, engine: sa.Engine) -> None:
