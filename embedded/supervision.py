@@ -31,6 +31,9 @@ _STOP_SECONDS = 60
 """Patience with one process. A worker finishes the mail in hand, and a relay may take its time over that; who is killed
 after all leaves a row whose lease runs out, and no mail is lost."""
 
+_LAST_SECONDS = 5
+"""Patience with Supervisor itself, after the last of its processes has gone."""
+
 _LONGEST_SOCKET_PATH = 100
 """Bytes; 108 on Linux, 104 on macOS, with the suffix that Supervisor appends while it binds."""
 
@@ -141,10 +144,16 @@ class Supervisor:
         """Stop the services, the first to start last, then itself; returns when all are gone. False: nothing ran."""
         if not self.is_running():
             return False
+        pid = 0
         with suppress(Error, OSError, StartError), self._rpc() as rpc:  # it may be on its way already
+            pid = int(str(rpc.supervisor.getPID()))
             self._wait_for_newborns()
             rpc.supervisor.shutdown()
         while self.is_running() or (self._process is not None and self._process.poll() is None):
+            time.sleep(0.05)
+        # It closes its socket a moment before it ends. Not for ever: in a container, nobody may bury the dead.
+        deadline = time.monotonic() + _LAST_SECONDS
+        while time.monotonic() < deadline and _is_alive(pid):
             time.sleep(0.05)
         return True
 
@@ -189,6 +198,16 @@ class Supervisor:
     def _rpc(self) -> ServerProxy:
         # The address is not used: the transport speaks to the socket.
         return ServerProxy("http://supervisor", transport=SupervisorTransport(None, None, f"unix://{self._socket}"))
+
+
+def _is_alive(pid: int) -> bool:
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _socket_path(run: Path) -> Path:
