@@ -28,6 +28,10 @@ class Base(DeclarativeBase):
     )
 
 
+def _partial_index(name: str, *columns: str, where: str, unique: bool = False) -> sa.Index:
+    return sa.Index(name, *columns, unique=unique, postgresql_where=sa.text(where), sqlite_where=sa.text(where))
+
+
 def _one_of(column: str, values: type[Any]) -> sa.CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
@@ -38,12 +42,8 @@ class EmailContent(Base):
 
     __tablename__ = "email_contents"
     __table_args__ = (
-        sa.Index(
-            "uq_email_contents_idempotency_key",
-            "idempotency_key",
-            unique=True,
-            postgresql_where=sa.text("idempotency_key IS NOT NULL"),
-            sqlite_where=sa.text("idempotency_key IS NOT NULL"),
+        _partial_index(
+            "uq_email_contents_idempotency_key", "idempotency_key", where="idempotency_key IS NOT NULL", unique=True
         ),
         sa.CheckConstraint("idempotency_key IS NULL OR payload_hash IS NOT NULL", name="keyed"),
     )
@@ -100,35 +100,12 @@ class QueuedEmail(Base):
         sa.CheckConstraint("(status IN ('sent', 'dead', 'cancelled')) = (finalized_at IS NOT NULL)", name="final"),
         sa.CheckConstraint("(status = 'sent') = (sent_at IS NOT NULL)", name="sent"),
         sa.CheckConstraint("(status = 'dead') = (dead_reason IS NOT NULL)", name="dead"),
-        sa.Index(
-            "ix_email_queue_due",
-            "priority",
-            "next_attempt_at",
-            "id",
-            postgresql_where=sa.text("status = 'pending'"),
-            sqlite_where=sa.text("status = 'pending'"),
-        ),
+        _partial_index("ix_email_queue_due", "priority", "next_attempt_at", "id", where="status = 'pending'"),
         # Not on the lease time: renewing a lease would then rewrite every index (no HOT update).
-        sa.Index(
-            "ix_email_queue_leased",
-            "id",
-            postgresql_where=sa.text("status IN ('claimed', 'sending')"),
-            sqlite_where=sa.text("status IN ('claimed', 'sending')"),
-        ),
-        sa.Index(
-            "ix_email_queue_final",
-            "finalized_at",
-            postgresql_where=sa.text("status IN ('sent', 'dead', 'cancelled')"),
-            sqlite_where=sa.text("status IN ('sent', 'dead', 'cancelled')"),
-        ),
+        _partial_index("ix_email_queue_leased", "id", where="status IN ('claimed', 'sending')"),
+        _partial_index("ix_email_queue_final", "finalized_at", where="status IN ('sent', 'dead', 'cancelled')"),
         # What waits for a person: counted by every gauge, and listed.
-        sa.Index(
-            "ix_email_queue_failed",
-            "status",
-            "id",
-            postgresql_where=sa.text("status IN ('dead', 'uncertain')"),
-            sqlite_where=sa.text("status IN ('dead', 'uncertain')"),
-        ),
+        _partial_index("ix_email_queue_failed", "status", "id", where="status IN ('dead', 'uncertain')"),
         sa.Index("ix_email_queue_content_id", "content_id"),
         # Room on each page for the new version of a row that is claimed, begun and settled.
         {"postgresql_with": {"fillfactor": "85"}},
