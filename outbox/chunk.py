@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from outbox.addresses import bare_address
 from outbox.claims import standing_columns
-from outbox.database import Statement, UtcDateTime, Words
+from outbox.database import Statement, UtcDateTime, Words, reading
 from outbox.message import File, Message
 from outbox.models import EmailContent
 from outbox.retry import Standing
@@ -107,7 +107,7 @@ class Composer:
         return self._data
 
     def _fetch(self, links: Sequence[FileLink]) -> list[File]:
-        with self._engine.begin() as connection:
+        with reading(self._engine) as connection:
             blobs = {link.sha256: connection.execute(_BLOB, {"sha256": link.sha256}).scalar_one() for link in links}
         return [File(link.filename, link.content_type, blobs[link.sha256], link.inline_id) for link in links]
 
