@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import sqlalchemy as sa
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+from tenacity import stop_after_delay
 
 from outbox import retry
 from outbox.chunk import Composer, Mail, load
@@ -25,7 +25,7 @@ from outbox.ledger import Ledger
 from outbox.relay import Relay, Report
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, Status
-from outbox.writer import is_passing
+from outbox.writer import patient
 
 log = logging.getLogger(__name__)
 
@@ -97,15 +97,9 @@ class Courier:
 
     def _prepare(self, ids: Sequence[int], token: str) -> list[Mail]:
         """The mails. What fails here, settings or a database that stays away, leaves them to anybody."""
-        patient = Retrying(
-            retry=retry_if_exception(is_passing),
-            wait=wait_exponential(multiplier=0.1, max=5),
-            stop=stop_after_delay(LOAD_PATIENCE),
-            reraise=True,
-        )
         try:
             self._relay()
-            return patient(self._load, ids, token)
+            return patient(stop=stop_after_delay(LOAD_PATIENCE))(self._load, ids, token)
         except Exception:
             self._ledger.release([Release(id_, token) for id_ in ids])
             raise

@@ -19,11 +19,10 @@ from contextlib import suppress
 from functools import partial
 
 import sqlalchemy as sa
-from tenacity import Retrying, retry_if_exception, wait_exponential
 
 from outbox.claims import Begin, Release, Settlement
 from outbox.errors import LeaseLost, NotRecorded
-from outbox.writer import Entry, Line, Writer, is_passing
+from outbox.writer import Entry, Line, Writer, is_passing, patient
 
 log = logging.getLogger(__name__)
 
@@ -169,14 +168,8 @@ class Ledger:
         if not kept:
             return
         log.warning("ledger: %d lines wait for the database: %s", len(kept), error)
-        retrying = Retrying(
-            retry=retry_if_exception(is_passing),
-            wait=wait_exponential(multiplier=0.1, max=5),
-            sleep=partial(self._collect, kept, error),
-            reraise=True,
-        )
         try:
-            retrying(self._writer.write, kept)
+            patient(sleep=partial(self._collect, kept, error))(self._writer.write, kept)
         except Exception:  # noqa: BLE001 - one of the lines is refused; committing them finds out which
             self._commit(kept)
         else:

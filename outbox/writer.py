@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
+from tenacity import Retrying, retry_if_exception, wait_exponential
 
 from outbox import claims
 from outbox.claims import Begin, Release, Settlement
@@ -99,6 +101,13 @@ def _rounds(batch: Sequence[Entry]) -> list[list[Entry]]:
         rounds[number].append(entry)
         lines[entry.line.id] += 1
     return rounds
+
+
+def patient(**how: Any) -> Retrying:
+    """Calls again what failed in passing, soon and then every few seconds; `how` says for how long, and meanwhile."""
+    return Retrying(
+        retry=retry_if_exception(is_passing), wait=wait_exponential(multiplier=0.1, max=5), reraise=True, **how
+    )
 
 
 def is_passing(error: BaseException) -> bool:
