@@ -157,6 +157,7 @@ def standing(row: sa.Row[Any]) -> Standing:
         max_attempts=row.max_attempts,
         on_uncertain=OnUncertain(row.on_uncertain),
         resends=row.resends,
+        deaths=row.deaths,
         age=row.age,
         expires_in=row.expires_in,
     )

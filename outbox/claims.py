@@ -1,4 +1,6 @@
-"""Every SQL statement that moves a row. There is no other way to change a status.
+"""The SQL statements that move a row into a worker's hands and, untried, out of them again.
+
+How a claim ends is in `settlement`, what a person may do in `operations`. There is no other way to change a status.
 
 A claim is a token on the row and a lease. Each statement on a leased row names its token; no row matched means that
 somebody else owns it: do nothing. `begin` exchanges the token of the chunk for one of the conversation's own, so that
@@ -10,14 +12,13 @@ of two lines it answers.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import sqlalchemy as sa
 
 from outbox.database import Statement, Words
-from outbox.retry import Verdict
-from outbox.states import DeadReason, Outcome, Priority, Stage, Status
+from outbox.states import Priority
 
 
 class Claim(NamedTuple):
@@ -33,49 +34,7 @@ class Begin(NamedTuple):
     id: int
     token: str
     own_token: str  # what `settle` must name from here on
-
-
-class Attempt(NamedTuple):
-    """A conversation, for the record. `seconds`: how long it took."""
-
-    id: int
-    number: int
-    seconds: float
-    outcome: Outcome
-    stage: Stage
-    code: int | None
-    reply: str
-    relay: str
-    worker: str
-
-
-class Settlement(NamedTuple):
-    """The end of a claim: the row's next state, and the conversation that led to it, if there was one."""
-
-    id: int
-    token: str
-    status: Status
-    counted: bool = False
-    delay: float = 0
-    dead_reason: DeadReason | None = None
-    last_code: int | None = None
-    last_error: str | None = None
-    attempt: Attempt | None = None
-
-    @classmethod
-    def of(cls, token: str, verdict: Verdict, attempt: Attempt) -> Self:
-        """What a conversation, and the verdict on it, make of the row."""
-        return cls(
-            id=attempt.id,
-            token=token,
-            status=verdict.status,
-            counted=verdict.counted,
-            delay=verdict.delay,
-            dead_reason=verdict.dead_reason,
-            last_code=attempt.code,
-            last_error=None if attempt.outcome is Outcome.SENT else f"{attempt.stage}: {attempt.reply}",
-            attempt=attempt,
-        )
+    relay: str | None = None  # that is about to be spoken to; None while the mail is only being composed
 
 
 class Release(NamedTuple):
@@ -84,6 +43,8 @@ class Release(NamedTuple):
     id: int
     token: str
     delay: float = 0
+    waiting_for: str | None = None  # what the delay is for, in words
+    relay: str | None = None  # that may have had the mail before: what `begin` wrote is taken back
 
 
 def _due(sql: Words, priority: Priority, limit: str) -> str:
@@ -98,7 +59,7 @@ def _claim(sql: Words) -> str:
     return f"""
 UPDATE email_queue
    SET status = 'claimed', claim_token = :token, claimed_by = :worker, claims = claims + 1,
-       lease_expires_at = {sql.after(":lease")}
+       waiting_for = NULL, lease_expires_at = {sql.after(":lease")}
  WHERE id {sql.among(lanes)}
 RETURNING id, priority, next_attempt_at"""
 
@@ -120,55 +81,24 @@ SELECT priority, count(*) AS rows FROM email_queue WHERE status IN ('claimed', '
 def _begin(sql: Words) -> str:
     return f"""
 UPDATE email_queue
-   SET status = 'sending', claim_token = line.own_token, lease_expires_at = {sql.after(":lease")}
-  FROM {sql.lines(":lines", id="bigint", token="text", own_token="text")}
- WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
-   AND email_queue.status = 'claimed'
-RETURNING email_queue.id"""
-
-
-def _settle(sql: Words) -> str:
-    lines = sql.lines(
-        ":lines",
-        id="bigint", token="text", status="text", counted="boolean", delay="double precision",
-        dead_reason="text", last_code="integer", last_error="text",
-    )  # fmt: skip
-    return f"""
-UPDATE email_queue
-   SET status = line.status,
-       attempts = email_queue.attempts + CASE WHEN line.counted THEN 1 ELSE 0 END,
-       next_attempt_at = CASE WHEN line.status = 'pending' THEN {sql.after("line.delay")}
-                              ELSE email_queue.next_attempt_at END,
-       sent_at = CASE WHEN line.status = 'sent' THEN {sql.now} END,
-       finalized_at = CASE WHEN line.status IN ('sent', 'dead') THEN {sql.now} END,
-       dead_reason = line.dead_reason, last_code = line.last_code, last_error = line.last_error,
-       claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
-  FROM {lines}
+   SET status = 'sending', claim_token = line.own_token, lease_expires_at = {sql.after(":lease")},
+       relay = line.relay
+  FROM {sql.lines(":lines", id="bigint", token="text", own_token="text", relay="text")}
  WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
-   AND (email_queue.status = 'sending' OR line.status IN ('pending', 'dead'))
 RETURNING email_queue.id"""
-
-
-def _record(sql: Words) -> str:
-    lines = sql.lines(
-        ":lines",
-        id="bigint", number="integer", seconds="double precision", outcome="text", stage="text", code="integer",
-        reply="text", relay="text", worker="text",
-    )  # fmt: skip
-    return f"""
-INSERT INTO email_attempts (email_id, number, started_at, finished_at, outcome, stage, code, reply, relay, worker)
-SELECT id, number, {sql.after("-seconds")}, {sql.now}, outcome, stage, code, reply, relay, worker FROM {lines}"""
 
 
 def _release(sql: Words) -> str:
+    lines = sql.lines(":lines", id="bigint", token="text", delay="double precision", waiting_for="text", relay="text")
     return f"""
 UPDATE email_queue
    SET status = 'pending', claims = email_queue.claims - 1,
        next_attempt_at = CASE WHEN line.delay > 0 THEN {sql.after("line.delay")}
                               ELSE email_queue.next_attempt_at END,
-       claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
-  FROM {sql.lines(":lines", id="bigint", token="text", delay="double precision")}
+       relay = CASE WHEN email_queue.status = 'sending' THEN line.relay ELSE email_queue.relay END,
+       waiting_for = line.waiting_for, claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
+  FROM {lines}
  WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
 RETURNING email_queue.id"""
@@ -191,7 +121,7 @@ SELECT {columns} FROM email_queue AS q
 
 
 def _find_lapsed_sendings(sql: Words) -> str:
-    columns = f"""q.id, q.claim_token, q.claims, q.claimed_by, q.attempts, q.max_attempts, q.on_uncertain,
+    columns = f"""q.id, q.claim_token, q.claims, q.claimed_by, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
        {sql.seconds_since("q.lease_expires_at")} AS overdue, {standing_columns(sql)}"""
     return _lapsed(sql, columns, "sending")
 
@@ -203,15 +133,15 @@ def standing_columns(sql: Words) -> str:
     return f"""{sql.seconds_since(first_due)} AS age,
        -({sql.seconds_since("q.expires_at")}) AS expires_in,
        CASE WHEN q.claims > 1 THEN (SELECT count(*) FROM email_attempts AS a
-             WHERE a.email_id = q.id AND a.outcome = 'uncertain') ELSE 0 END AS resends"""
+             WHERE a.email_id = q.id AND a.outcome = 'uncertain') ELSE 0 END AS resends,
+       CASE WHEN q.claims > 1 THEN q.claims - 1 - (SELECT count(*) FROM email_attempts AS a
+             WHERE a.email_id = q.id AND a.stage <> 'compose') ELSE 0 END AS deaths"""
 
 
 _CLAIM = Statement(_claim)
 _DUE_LANES = Statement(_due_lanes)
 _IN_FLIGHT = Statement(_in_flight)
 _BEGIN = Statement(_begin)
-_SETTLE = Statement(_settle)
-_RECORD = Statement(_record)
 _RELEASE = Statement(_release)
 _RETURN_UNBEGUN = Statement(_return_unbegun)
 _FIND_LAPSED_SENDINGS = Statement(_find_lapsed_sendings)
@@ -240,25 +170,16 @@ def in_flight(connection: sa.Connection) -> dict[Priority, int]:
 
 
 def begin(connection: sa.Connection, begins: Iterable[Begin], lease: float) -> set[int]:
-    """claimed -> sending, for `lease` seconds from now. Returns the ids that were ours."""
-    return set(_BEGIN(connection, lines=_lines(begins), lease=lease).scalars())
+    """claimed -> sending, for `lease` seconds from now. Returns the ids that were ours.
 
-
-def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
-    """sending -> sent, pending, dead or uncertain; claimed -> pending or dead. With the attempt, if there was one.
-
-    Returns the ids that were ours.
+    A mail that was begun to be composed is begun once more, under another token of its own, to be sent.
     """
-    ours = set(_SETTLE(connection, lines=_lines(s._replace(attempt=None) for s in settlements)).scalars())
-    attempts = [s.attempt for s in settlements if s.attempt is not None and s.id in ours]
-    if attempts:
-        _RECORD(connection, lines=_lines(attempts))
-    return ours
+    return set(_BEGIN(connection, lines=as_lines(begins), lease=lease).scalars())
 
 
 def release(connection: sa.Connection, releases: Iterable[Release]) -> set[int]:
     """claimed, sending -> pending, as if it had not been claimed. Only for what was certainly not sent."""
-    return set(_RELEASE(connection, lines=_lines(releases)).scalars())
+    return set(_RELEASE(connection, lines=as_lines(releases)).scalars())
 
 
 def return_unbegun(connection: sa.Connection, limit: int) -> list[int]:
@@ -271,5 +192,6 @@ def find_lapsed_sendings(connection: sa.Connection, limit: int) -> Sequence[sa.R
     return _FIND_LAPSED_SENDINGS(connection, limit=limit).all()
 
 
-def _lines(tuples: Iterable[NamedTuple]) -> str:
+def as_lines(tuples: Iterable[NamedTuple]) -> str:
+    """For `Words.lines`."""
     return json.dumps([line._asdict() for line in tuples])

@@ -18,12 +18,13 @@ from tenacity import stop_after_delay
 
 from outbox import retry
 from outbox.chunk import Composer, Mail, load
-from outbox.claims import Attempt, Begin, Release, Settlement
+from outbox.claims import Begin, Release
 from outbox.database import reading
 from outbox.errors import InvalidAddress, LeaseLost
 from outbox.ledger import Ledger
 from outbox.relay import Relay, Report
 from outbox.settings import Settings
+from outbox.settlement import Attempt, Settlement
 from outbox.states import DeadReason, Outcome, Status
 from outbox.writer import patient
 

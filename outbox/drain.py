@@ -11,9 +11,10 @@ import sqlalchemy as sa
 
 from outbox import claims, retry
 from outbox.chunk import standing
-from outbox.claims import Attempt, Claim, Release, Settlement
+from outbox.claims import Claim, Release
 from outbox.database import reading
 from outbox.settings import Settings
+from outbox.settlement import Attempt, Settlement, settle
 from outbox.states import Outcome, Priority, Stage
 
 log = logging.getLogger(__name__)
@@ -109,5 +110,5 @@ def _settle_lapsed(connection: sa.Connection, settings: Settings) -> int:
         log.warning("reap: mail %d: %s; now %s", row.id, attempt.reply, verdict.status)
         settlements.append(Settlement.of(row.claim_token, verdict, attempt))
     if settlements:
-        claims.settle(connection, settlements)
+        settle(connection, settlements)
     return len(settlements)

@@ -20,8 +20,9 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from outbox.claims import Begin, Release, Settlement
+from outbox.claims import Begin, Release
 from outbox.errors import LeaseLost, NotRecorded
+from outbox.settlement import Settlement
 from outbox.writer import Entry, Line, Writer, is_passing, patient
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from outbox.database import BigId, UtcDateTime, utcnow
-from outbox.states import DeadReason, Kind, OnUncertain, Outcome, Stage, Status
+from outbox.states import DeadReason, Kind, OnUncertain, Outcome, RelayState, Stage, Status
 
 
 class Base(DeclarativeBase):
@@ -142,6 +142,11 @@ class QueuedEmail(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finalized_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    relay: Mapped[str | None] = mapped_column(sa.Text)
+    """While `sending`, the relay that is spoken to; empty as long as the mail is only being composed. It stays when it
+    is not known whether that relay took the mail: then the mail goes to no other."""
+    waiting_for: Mapped[str | None] = mapped_column(sa.Text)
+    """Why a pending mail was put back untried: a rate, the fence. In words; the next claim forgets it."""
 
     content: Mapped[EmailContent] = relationship(back_populates="recipients")
     tries: Mapped[list["EmailAttempt"]] = relationship(order_by="EmailAttempt.number")
@@ -194,3 +199,57 @@ class EmailAttachment(Base):
     content_type: Mapped[str] = mapped_column(sa.Text)
     inline_id: Mapped[str | None] = mapped_column(sa.Text)
     """The inline id (`cid:` in the HTML), without brackets; an attachment to download has none."""
+
+
+class EmailRelay(Base):
+    """A relay's circuit breaker, shared by all workers; a relay that never had trouble has no row."""
+
+    __tablename__ = "email_relays"
+    __table_args__ = (
+        _one_of("state", RelayState),
+        sa.CheckConstraint("(state = 'half_open') = (probe_token IS NOT NULL)", name="probe"),
+        sa.CheckConstraint("state NOT IN ('open', 'half_open') OR paused_until IS NOT NULL", name="until"),
+    )
+
+    name: Mapped[str] = mapped_column(sa.Text, primary_key=True)
+    """`host:port`."""
+    state: Mapped[str] = mapped_column(sa.Text, default=RelayState.CLOSED)
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    latched: Mapped[bool] = mapped_column(default=False)
+    """Misconfigured: waiting will not mend it, so probes are rare and a person should look."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Pauses in a row, each longer than the one before."""
+    paused_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """closed: the relay rests until then. open: when a probe may go. half_open: when the probe counts as lost."""
+    probe_token: Mapped[str | None] = mapped_column(sa.Text)
+    """The claim that holds the one mail which may try."""
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    changed_by: Mapped[str | None] = mapped_column(sa.Text)
+    """A worker, or the person who paused or resumed it."""
+
+
+class EmailSuppression(Base):
+    """Who must not get mail: an address, or a whole domain."""
+
+    __tablename__ = "email_suppressions"
+
+    target: Mapped[str] = mapped_column(sa.Text, primary_key=True)
+    """In lower case: `ada@example.com`, or `example.com` for every address in it."""
+    reason: Mapped[str] = mapped_column(sa.Text)
+    source: Mapped[str] = mapped_column(sa.Text)
+    """Who said so: a person's name, or the relay's."""
+    until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Empty: for good."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+
+
+class EmailEnvironment(Base):
+    """Whose mail this is: the `OUTBOX_ENVIRONMENT` that sends from this database. One row, made by the first drain."""
+
+    __tablename__ = "email_environment"
+    __table_args__ = (sa.CheckConstraint("id = 1", name="single"),)
+
+    id: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(sa.Text)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    changed_by: Mapped[str | None] = mapped_column(sa.Text)

@@ -44,6 +44,7 @@ class Standing:
     max_attempts: int
     on_uncertain: OnUncertain
     resends: int  # conversations that were lost after the dot
+    deaths: int  # claims whose worker died before there was a conversation
     age: float  # since it was first due
     expires_in: float | None
 
@@ -58,23 +59,31 @@ class Verdict:
     dead_reason: DeadReason | None = None
 
 
-def decide(outcome: Outcome, standing: Standing, policy: Policy, spread: float) -> Verdict:
-    """The row's next state. `spread`: a random number between -1 and 1, drawn by the caller."""
+def decide(
+    outcome: Outcome,
+    standing: Standing,
+    policy: Policy,
+    spread: float,
+    dead_reason: DeadReason = DeadReason.REJECTED,
+) -> Verdict:
+    """The row's next state. `spread`: a random number between -1 and 1, drawn by the caller.
+
+    `dead_reason` is what a rejected mail died of.
+    """
     match outcome:
         case Outcome.SENT:
             return Verdict(Status.SENT)
         case Outcome.REJECTED:
-            return Verdict(Status.DEAD, dead_reason=DeadReason.REJECTED)
-        case Outcome.RELAY_DOWN:
+            return Verdict(Status.DEAD, dead_reason=dead_reason)
+        case Outcome.THROTTLED if standing.age > policy.max_age:
+            # Not counted, so this alone ends a mail that a relay finds too many for ever.
+            return Verdict(Status.DEAD, dead_reason=DeadReason.EXHAUSTED)
+        case Outcome.RELAY_DOWN | Outcome.RELAY_MISCONFIGURED | Outcome.THROTTLED:
             return Verdict(Status.PENDING, counted=False, delay=policy.base)
         case Outcome.DEFERRED:
             return _again(standing, policy, spread)
         case Outcome.UNCERTAIN:
-            if standing.on_uncertain is OnUncertain.HOLD or standing.resends >= RESENDS:
-                return Verdict(Status.UNCERTAIN)
-            again = _again(standing, policy, spread)
-            # It may have arrived: nobody can call it dead, and no more tries are allowed.
-            return again if again.status is Status.PENDING else Verdict(Status.UNCERTAIN)
+            return _once_more(standing, policy, spread)
 
 
 def backoff(attempt: int, policy: Policy, spread: float) -> float:
@@ -82,6 +91,14 @@ def backoff(attempt: int, policy: Policy, spread: float) -> float:
     state = RetryCallState(Retrying(), fn=None, args=(), kwargs={})
     state.attempt_number = attempt
     return wait_exponential(multiplier=policy.base, max=policy.cap)(state) * (1 + SPREAD * spread)
+
+
+def _once_more(standing: Standing, policy: Policy, spread: float) -> Verdict:
+    if standing.on_uncertain is OnUncertain.HOLD or standing.resends >= RESENDS:
+        return Verdict(Status.UNCERTAIN)
+    again = _again(standing, policy, spread)
+    # It may have arrived: nobody can call it dead, and no more tries are allowed.
+    return again if again.status is Status.PENDING else Verdict(Status.UNCERTAIN)
 
 
 def _again(standing: Standing, policy: Policy, spread: float) -> Verdict:

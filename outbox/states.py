@@ -3,16 +3,19 @@
     pending --claim--> claimed --begin--> sending --250--> sent
        ^                  |                  |
        |   lease expired, |                  +-- 4xx, lost before the dot --> pending (attempts + 1, later)
-       +---relay down-----+                  +-- relay down ----------------> pending (attempt not counted)
+       |   relay down,    |                  +-- relay down, throttled -----> pending (attempt not counted)
+       +---held, or rate--+                  |
        |                                     +-- 5xx, exhausted, expired ---> dead (with dead_reason)
        |                                     +-- lost after the dot, or its worker died --> on_uncertain:
        |                                             retry: pending, same Message-ID, at most 2 such resends
        |                                             hold:  uncertain, until a person resolves it
        +-- requeue (a person): dead, cancelled, uncertain
-    pending --cancel--> cancelled          claimed --expires_at, cannot be composed--> dead
+    pending --cancel--> cancelled          claimed --expires_at, suppressed, cannot be composed--> dead
+    pending, uncertain --the journal of a worker that lost the database after a 250--> sent
 
-Scheduled and retrying mail is `pending` with a later `next_attempt_at`. The database enforces what a row of each
-status must and must not carry (CHECK constraints in `models`); `claims` holds every statement that makes a move.
+A mail to a suppressed recipient is born `dead`. Scheduled and retrying mail is `pending` with a later
+`next_attempt_at`. The database enforces what a row of each status must and must not carry (CHECK constraints in
+`models`); `claims`, `settlement` and `operations` hold every statement that makes a move.
 """
 
 from enum import IntEnum, StrEnum
@@ -37,7 +40,7 @@ FINAL = frozenset({Status.SENT, Status.DEAD, Status.CANCELLED})
 """Nothing happens any more unless a person requeues it. `uncertain` is not final: it waits for a person's verdict."""
 
 MOVES: dict[Status, frozenset[Status]] = {
-    Status.PENDING: frozenset({Status.CLAIMED, Status.CANCELLED}),
+    Status.PENDING: frozenset({Status.CLAIMED, Status.CANCELLED, Status.SENT}),
     Status.CLAIMED: frozenset({Status.SENDING, Status.PENDING, Status.DEAD}),
     Status.SENDING: frozenset({Status.SENT, Status.PENDING, Status.DEAD, Status.UNCERTAIN}),
     Status.UNCERTAIN: frozenset({Status.SENT, Status.PENDING, Status.DEAD}),
@@ -55,12 +58,16 @@ class Outcome(StrEnum):
     DEFERRED = "deferred"  # certainly not sent; worth another try
     REJECTED = "rejected"  # certainly not sent; never will be
     UNCERTAIN = "uncertain"  # the dot went out and no answer came back
-    RELAY_DOWN = "relay_down"  # the relay's trouble, not this mail's: no attempt is counted
+    # The relay's trouble, not this mail's: certainly not sent, and no attempt is counted.
+    RELAY_DOWN = "relay_down"
+    RELAY_MISCONFIGURED = "relay_misconfigured"  # our settings and the relay disagree: a person must look
+    THROTTLED = "throttled"  # the relay wants less of us
 
 
 class Stage(StrEnum):
     """How far the conversation had come. `email_attempts.stage`."""
 
+    COMPOSE = "compose"  # no conversation: its worker died of the mail before
     CONNECT = "connect"
     TLS = "tls"
     AUTH = "auth"
@@ -78,6 +85,15 @@ class DeadReason(StrEnum):
     EXPIRED = "expired"  # past its own expires_at
     SUPPRESSED = "suppressed"  # the recipient must not get mail
     INVALID = "invalid"  # cannot be composed
+
+
+class RelayState(StrEnum):
+    """Whether mail goes to a relay. `email_relays.state`."""
+
+    CLOSED = "closed"  # as a circuit is: mail flows, unless the relay is resting (`paused_until`)
+    OPEN = "open"  # in trouble: nothing goes until `paused_until`, then one mail tries
+    HALF_OPEN = "half_open"  # that one mail is on its way
+    PAUSED = "paused"  # by a person, until a person resumes it
 
 
 class Priority(IntEnum):

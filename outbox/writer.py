@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from tenacity import Retrying, retry_if_exception, wait_exponential
 
 from outbox import claims
-from outbox.claims import Begin, Release, Settlement
+from outbox.claims import Begin, Release
+from outbox.settlement import Settlement, settle
 
 Line = Begin | Settlement | Release
 
@@ -63,7 +64,7 @@ class Writer:
         if begins:
             ours |= claims.begin(connection, begins, self._lease)
         if settlements:
-            ours |= claims.settle(connection, settlements)
+            ours |= settle(connection, settlements)
         if releases:
             ours |= claims.release(connection, releases)
         for entry in entries:

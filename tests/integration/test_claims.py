@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import claims
-from outbox.claims import Attempt, Begin, Release, Settlement
+from outbox import claims, settlement
+from outbox.claims import Begin, Release
 from outbox.database import create_engine
 from outbox.models import QueuedEmail
+from outbox.settlement import Attempt, Settlement
 from outbox.states import DeadReason, Outcome, Priority, Stage, Status
 from tests import rows
 from tests.rows import LEASE, from_now
@@ -50,7 +51,7 @@ def sent(id_: int, token: str, **fields: Any) -> Settlement:
 
 def settle(engine: sa.Engine, *settlements: Settlement) -> set[int]:
     with engine.begin() as connection:
-        return claims.settle(connection, settlements)
+        return settlement.settle(connection, settlements)
 
 
 def begin(engine: sa.Engine, *begins: Begin) -> set[int]:
@@ -377,7 +378,7 @@ class TestReap:
         (sending,) = rows.leased(engine, Status.SENDING, "t", lease_expires_at=from_now(-5))
         with engine.begin() as settling:
             claims.begin(settling, [Begin(claimed, "t", "own")], LEASE)
-            claims.settle(settling, [sent(sending, "t")])
+            settlement.settle(settling, [sent(sending, "t")])
             with engine.begin() as reaping:
                 assert claims.return_unbegun(reaping, 100) == []
                 assert claims.find_lapsed_sendings(reaping, 100) == []

@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from outbox import ledger as ledger_module
-from outbox.claims import Attempt, Begin, Release, Settlement
+from outbox.claims import Begin, Release
 from outbox.database import LIVENESS, create_engine
 from outbox.errors import LeaseLost, NotRecorded
 from outbox.ledger import Ledger
+from outbox.settlement import Attempt, Settlement
 from outbox.states import DeadReason, Outcome, Stage, Status
 from tests import rows
 from tests.rows import LEASE

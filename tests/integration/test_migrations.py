@@ -155,8 +155,18 @@ def _report_of_sqlite(connection: sa.Connection) -> list[str]:
 
 
 def _clauses(sql: str) -> list[str]:
-    """SQLAlchemy writes a clause a line; the order of the constraints is the only thing that has no meaning."""
-    return [" ".join(line.strip().rstrip(",").split()) for line in sql.splitlines()]
+    """What stands between commas, but for those within parentheses: ALTER TABLE keeps the text of a table, its own way.
+
+    The order of the constraints has no meaning, nor have the quotes around a name that needs none.
+    """
+    clauses, depth = [""], 0
+    for character in sql.replace('"', ""):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth <= 1:
+            clauses.append("")
+        else:
+            clauses[-1] += character
+    return [" ".join(clause.strip(" ()\n\t").split()) for clause in clauses]
 
 
 def _lines(connection: sa.Connection, *queries: str) -> list[str]:

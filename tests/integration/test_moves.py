@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import claims
-from outbox.claims import Begin, Release, Settlement
+from outbox import claims, settlement
+from outbox.claims import Begin, Release
 from outbox.drain import reap
 from outbox.settings import Settings
+from outbox.settlement import Settlement
 from outbox.states import LEASED, MOVES, DeadReason, Priority, Status
 from tests import rows
 
@@ -30,7 +31,7 @@ Move = Callable[[sa.Connection, int, str], object]
 
 def settle(status: Status) -> Move:
     reason = DeadReason.REJECTED if status is Status.DEAD else None
-    return lambda connection, id_, token: claims.settle(
+    return lambda connection, id_, token: settlement.settle(
         connection, [Settlement(id_, token, status, counted=True, dead_reason=reason)]
     )
 

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from outbox import claims
 from outbox.chunk import load
-from outbox.claims import Begin, Release, Settlement
+from outbox.claims import Begin, Release
 from outbox.database import create_engine
+from outbox.settlement import Attempt, Settlement, settle
 from outbox.states import Outcome, Priority, Stage, Status
 from tests import rows
 from tests.rows import LEASE, from_now
@@ -119,9 +120,9 @@ def test_no_statement_reads_the_history(engine: sa.Engine, mode: str) -> None:
         assert len(claims.release(connection, [Release(id_, "own") for id_ in ids[50:]])) == 50
         assert "Index Cond: (id = ANY" in scans()
 
-        attempt = claims.Attempt(0, 1, 0.1, Outcome.SENT, Stage.DOT, 250, "ok", "relay:25", "worker-1")
+        attempt = Attempt(0, 1, 0.1, Outcome.SENT, Stage.DOT, 250, "ok", "relay:25", "worker-1")
         settlements = [Settlement(id_, "own", Status.SENT, attempt=attempt._replace(id=id_)) for id_ in ids[:50]]
-        assert len(claims.settle(connection, settlements)) == 50
+        assert len(settle(connection, settlements)) == 50
         assert "Index Cond: (id = ANY" in scans(expected=2)
 
         assert claims.return_unbegun(connection, 500) == []

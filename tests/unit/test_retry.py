@@ -11,7 +11,9 @@ from outbox.settings import Settings
 from outbox.states import DeadReason, OnUncertain, Outcome, Status
 
 POLICY = Policy(base=60, cap=3600, max_age=72 * 3600)
-FRESH = Standing(attempts=0, max_attempts=5, on_uncertain=OnUncertain.RETRY, resends=0, age=1, expires_in=None)
+FRESH = Standing(
+    attempts=0, max_attempts=5, on_uncertain=OnUncertain.RETRY, resends=0, deaths=0, age=1, expires_in=None
+)
 
 AGAIN = Verdict(Status.PENDING, delay=60)
 SENT = Verdict(Status.SENT)
@@ -87,6 +89,7 @@ _STANDINGS = st.builds(
     max_attempts=st.integers(1, 5000),
     on_uncertain=st.sampled_from(OnUncertain),
     resends=st.integers(0, 5),
+    deaths=st.just(0),
     age=st.floats(0, 10_000_000),
     expires_in=st.none() | st.floats(-10_000_000, 10_000_000),
 )

@@ -1,0 +1,131 @@
+"""The SQL statements that end a claim: the row's next state, the attempt that led to it, and what else it teaches.
+
+As in `claims`, each names the row's token, runs in the caller's transaction and takes at most one line for each row.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import sqlalchemy as sa
+
+from outbox.claims import as_lines
+from outbox.database import Statement, Words
+from outbox.retry import Verdict
+from outbox.states import DeadReason, Outcome, Stage, Status
+
+
+class Attempt(NamedTuple):
+    """A conversation, for the record. `seconds`: how long it took."""
+
+    id: int
+    number: int
+    seconds: float
+    outcome: Outcome
+    stage: Stage
+    code: int | None
+    reply: str
+    relay: str
+    worker: str
+
+
+class Settlement(NamedTuple):
+    """The end of a claim: the row's next state, and the conversation that led to it, if there was one."""
+
+    id: int
+    token: str
+    status: Status
+    counted: bool = False
+    delay: float = 0
+    dead_reason: DeadReason | None = None
+    last_code: int | None = None
+    last_error: str | None = None
+    relay: str | None = None  # that may have had the mail, and must be the one to have it again
+    suppress: bool = False  # the recipient does not exist
+    attempt: Attempt | None = None
+
+    @classmethod
+    def of(
+        cls, token: str, verdict: Verdict, attempt: Attempt, *, relay: str | None = None, suppress: bool = False
+    ) -> Self:
+        """What a conversation, and the verdict on it, make of the row.
+
+        `relay`: the one that may have had the mail in an earlier conversation.
+        """
+        return cls(
+            id=attempt.id,
+            token=token,
+            status=verdict.status,
+            counted=verdict.counted,
+            delay=verdict.delay,
+            dead_reason=verdict.dead_reason,
+            last_code=attempt.code,
+            last_error=None if attempt.outcome is Outcome.SENT else f"{attempt.stage}: {attempt.reply}",
+            relay=attempt.relay if attempt.outcome is Outcome.UNCERTAIN else relay,
+            suppress=suppress,
+            attempt=attempt,
+        )
+
+
+def _settle(sql: Words) -> str:
+    lines = sql.lines(
+        ":lines",
+        id="bigint", token="text", status="text", counted="boolean", delay="double precision",
+        dead_reason="text", last_code="integer", last_error="text", relay="text",
+    )  # fmt: skip
+    return f"""
+UPDATE email_queue
+   SET status = line.status,
+       attempts = email_queue.attempts + CASE WHEN line.counted THEN 1 ELSE 0 END,
+       next_attempt_at = CASE WHEN line.status = 'pending' THEN {sql.after("line.delay")}
+                              ELSE email_queue.next_attempt_at END,
+       sent_at = CASE WHEN line.status = 'sent' THEN {sql.now} END,
+       finalized_at = CASE WHEN line.status IN ('sent', 'dead') THEN {sql.now} END,
+       relay = line.relay, dead_reason = line.dead_reason, last_code = line.last_code, last_error = line.last_error,
+       claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
+  FROM {lines}
+ WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
+   AND email_queue.status IN ('claimed', 'sending')
+   AND (email_queue.status = 'sending' OR line.status IN ('pending', 'dead'))
+RETURNING email_queue.id"""
+
+
+def _suppress(sql: Words) -> str:
+    return f"""
+INSERT INTO email_suppressions (target, reason, source)
+SELECT DISTINCT lower(q.recipient), q.last_error, a.relay FROM email_queue AS q
+  JOIN email_attempts AS a ON a.email_id = q.id AND a.number = q.claims
+ WHERE q.id {sql.among(sql.numbers(":ids"))}
+ON CONFLICT DO NOTHING"""
+
+
+def _record(sql: Words) -> str:
+    lines = sql.lines(
+        ":lines",
+        id="bigint", number="integer", seconds="double precision", outcome="text", stage="text", code="integer",
+        reply="text", relay="text", worker="text",
+    )  # fmt: skip
+    return f"""
+INSERT INTO email_attempts (email_id, number, started_at, finished_at, outcome, stage, code, reply, relay, worker)
+SELECT id, number, {sql.after("-seconds")}, {sql.now}, outcome, stage, code, reply, relay, worker FROM {lines}"""
+
+
+_SETTLE = Statement(_settle)
+_SUPPRESS = Statement(_suppress)
+_RECORD = Statement(_record)
+
+
+def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
+    """sending -> sent, pending, dead or uncertain; claimed -> pending or dead. With the attempt, if there was one.
+
+    A recipient that does not exist is suppressed in the same transaction.
+    Returns the ids that were ours.
+    """
+    ours = set(_SETTLE(connection, lines=as_lines(s._replace(attempt=None) for s in settlements)).scalars())
+    attempts = [s.attempt for s in settlements if s.attempt is not None and s.id in ours]
+    if attempts:
+        _RECORD(connection, lines=as_lines(attempts))
+    gone = [s.id for s in settlements if s.suppress and s.id in ours]
+    if gone:
+        _SUPPRESS(connection, ids=json.dumps(gone))
+    return ours
