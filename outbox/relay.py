@@ -22,7 +22,7 @@ from emails.backend.smtp.backend import SMTPBackend
 from outbox.conversation import Answer, Conversation, TLSConversation
 from outbox.errors import InvalidAddress, SettingsError
 from outbox.settings import Settings
-from outbox.states import Outcome, Stage
+from outbox.states import DeadReason, Outcome, Stage
 
 F = TypeVar("F")
 
@@ -68,6 +68,9 @@ class Report:
     stage: Stage
     code: int | None
     reply: str
+    dead_reason: DeadReason = DeadReason.REJECTED
+    suppress: bool = False
+    sender_refused: bool = False
 
 
 class Relay(SMTPBackend):

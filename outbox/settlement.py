@@ -86,7 +86,7 @@ UPDATE email_queue
   FROM {lines}
  WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
-   AND (email_queue.status = 'sending' OR line.status IN ('pending', 'dead'))
+   AND (email_queue.status = 'sending' OR line.status IN ('pending', 'dead', 'uncertain'))
 RETURNING email_queue.id"""
 
 
@@ -116,7 +116,7 @@ _RECORD = Statement(_record)
 
 
 def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
-    """sending -> sent, pending, dead or uncertain; claimed -> pending or dead. With the attempt, if there was one.
+    """sending -> sent, pending, dead or uncertain; claimed -> pending, dead or uncertain. With the attempt, if there was one.
 
     A recipient that does not exist is suppressed in the same transaction.
     Returns the ids that were ours.
