@@ -12,6 +12,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from outbox.cli.adopting import adopt
 from outbox.cli.draining import drain
 from outbox.cli.gauges import stats
 from outbox.cli.listing import list_
@@ -64,5 +65,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no Cyrillic still gets its table
 
 
-for _verb in (queue, drain, list_, show, stats):
+for _verb in (queue, drain, list_, show, stats, adopt):
     main.add_command(_verb)
