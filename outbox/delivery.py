@@ -20,6 +20,7 @@ from outbox import retry
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Begin, Release
 from outbox.database import reading
+from outbox.endpoints import Endpoint
 from outbox.errors import InvalidAddress, LeaseLost
 from outbox.ledger import Ledger
 from outbox.relay import Relay, Report
@@ -62,7 +63,10 @@ class Courier:
                 settlement = self._deliver(rest[0], composer)
                 rest.popleft()
                 statuses[settlement.status] += 1
-                if settlement.attempt is not None and settlement.attempt.outcome is Outcome.RELAY_DOWN:
+                if settlement.attempt is not None and settlement.attempt.outcome in {
+                    Outcome.RELAY_DOWN,
+                    Outcome.RELAY_MISCONFIGURED,
+                }:
                     pause = settlement.delay
                     break
         except LeaseLost as lost:
@@ -144,7 +148,13 @@ class Courier:
         return wait_until_durable
 
     def _settle(self, mail: Mail, report: Report, seconds: float) -> Settlement:
-        verdict = retry.decide(report.outcome, mail.standing, self._policy, random.uniform(-1, 1))  # noqa: S311
+        verdict = retry.decide(
+            report.outcome,
+            mail.standing,
+            self._policy,
+            random.uniform(-1, 1),  # noqa: S311
+            report.dead_reason,
+        )
         attempt = Attempt(
             id=mail.id,
             number=mail.number,
@@ -172,5 +182,16 @@ class Courier:
     def _relay(self) -> Relay:
         thread = threading.get_ident()
         if thread not in self._relays:
-            self._relays[thread] = Relay(self._settings)
+            self._relays[thread] = Relay(_endpoint(self._settings), self._settings)
         return self._relays[thread]
+
+
+def _endpoint(settings: Settings) -> Endpoint:
+    return Endpoint(
+        host=settings.smtp_host,
+        port=settings.relay_port,
+        user=settings.smtp_user,
+        password=settings.smtp_password,
+        starttls=settings.smtp_use_tls,
+        tls=settings.smtp_use_ssl,
+    )
