@@ -12,12 +12,13 @@ from sqlalchemy.orm import Session
 from outbox.chunk import message_of
 from outbox.cli.listing import STYLES, MailTable, fields
 from outbox.cli.surroundings import open_database
-from outbox.cli.terminal import cell, clock, facts, json_option, put, put_json, safe, safe_lines, table
+from outbox.cli.terminal import cell, facts, json_option, put, put_json, safe, safe_lines, table
 from outbox.database import reading
 from outbox.errors import OutboxError
 from outbox.message import File
 from outbox.models import Base, EmailAttempt, EmailBlob, EmailContent, QueuedEmail
 from outbox.states import Outcome, Priority, Status
+from outbox.times import clock
 
 _TIMES = ("scheduled_at", "next_attempt_at", "expires_at", "lease_expires_at", "created_at", "sent_at", "finalized_at")
 

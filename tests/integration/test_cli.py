@@ -34,6 +34,7 @@ ROW_KEYS = [
     "id", "content_id", "recipient", "kind", "subject", "category", "status", "priority", "scheduled_at",
     "next_attempt_at", "expires_at", "attempts", "max_attempts", "claims", "on_uncertain", "claimed_by",
     "lease_expires_at", "last_code", "last_error", "dead_reason", "request_id", "created_at", "sent_at", "finalized_at",
+    "relay", "waiting_for",
 ]  # fmt: skip
 
 CONTENT_KEYS = [
