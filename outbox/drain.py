@@ -47,7 +47,10 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
             log.error("drain: %s", why)
             return 0
         relays = breaker.standings(connection, settings.endpoints).values()
-    published = sum(_probe(engine, settings, worker, publish, relay.name, max(lanes)) for relay in relays if relay.wants_probe)
+    published = 0
+    for relay in relays:
+        if relay.wants_probe:
+            published += _probe(engine, settings, worker, publish, relay.name, max(lanes))
     if not any(relay.available for relay in relays):
         return published
     room = {lane: settings.outbox_in_flight - busy[lane] if lane in lanes else 0 for lane in Priority}

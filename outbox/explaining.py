@@ -233,7 +233,7 @@ def _sending(facts: Facts) -> str:
 
 def _abandoned(facts: Facts) -> str:
     outcome = "it goes back to the queue" if facts.status is Status.CLAIMED else "it is decided what becomes of it"
-    return f"was left by worker {facts.claimed_by}, whose lease ended at {_lease_end(facts)}; {outcome} when it is reaped"
+    return f"was left by worker {facts.claimed_by}, whose lease ended at {_lease_end(facts)}; {outcome} when reaped"
 
 
 def _lapsed(facts: Facts) -> bool:

@@ -116,9 +116,9 @@ _RECORD = Statement(_record)
 
 
 def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
-    """sending -> sent, pending, dead or uncertain; claimed -> pending, dead or uncertain. With the attempt, if there was one.
+    """sending -> sent, pending, dead or uncertain; claimed -> pending, dead or uncertain.
 
-    A recipient that does not exist is suppressed in the same transaction.
+    With the attempt, if there was one. A recipient that does not exist is suppressed in the same transaction.
     Returns the ids that were ours.
     """
     ours = set(_SETTLE(connection, lines=as_lines(s._replace(attempt=None) for s in settlements)).scalars())

@@ -23,9 +23,9 @@ from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import count, json_option, put, put_json
 from outbox.database import reading, utcnow
 from outbox.delivery import Courier
-from outbox.models import EmailAttempt, QueuedEmail
+from outbox.models import QueuedEmail
 from outbox.settings import Settings
-from outbox.states import Outcome, Priority, Status
+from outbox.states import Priority, Status
 
 _SHOWN = 50
 """Mails that `--dry-run` names; it counts them all."""

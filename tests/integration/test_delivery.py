@@ -5,16 +5,14 @@ import email.policy
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from outbox import claims
 from outbox.attachments import Attachment
 from outbox.chunk import Composer, Mail
 from outbox.database import create_engine
@@ -22,7 +20,6 @@ from outbox.delivery import Courier
 from outbox.drain import drain, reap
 from outbox.errors import SettingsError
 from outbox.models import EmailContent, QueuedEmail
-from outbox.service import EmailService
 from outbox.settings import Settings
 from outbox.states import Outcome, Priority, Status
 from tests import rows

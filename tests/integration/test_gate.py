@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -227,7 +226,11 @@ def test_the_third_refused_sender_in_a_row_is_not_the_mails_fault(engine: sa.Eng
 def test_a_full_domain_does_not_block_the_others(engine: sa.Engine) -> None:
     with SmtpServer() as server:
         settings = settings_for(server, outbox_domain_rate="2/hour")
-        ids = [queue(engine, settings, to=f"{name}@{domain}")[0] for name in "abcd" for domain in ("one.example", "two.example")]
+        ids = [
+            queue(engine, settings, to=f"{name}@{domain}")[0]
+            for name in "abcd"
+            for domain in ("one.example", "two.example")
+        ]
         assert deliver(engine, settings) == {Status.SENT: 4, Status.PENDING: 4}
         assert {recipient[2:] for recipient in recipients(server)} == {"one.example", "two.example"}
     waiting = [rows.row(engine, id_) for id_ in ids if rows.row(engine, id_).status == "pending"]
@@ -419,7 +422,7 @@ def test_a_suspect_that_was_taken_meanwhile_is_not_sent(engine: sa.Engine, monke
     (suspect,) = rows.add(engine, claims=1)
     with SmtpServer() as server, closing(Courier(engine, settings_for(server), "worker-1")) as courier:
         ids, token = claim(engine)
-        take: Callable[..., bytes] = Composer.compose
+        take = Composer.compose
 
         def taken(composer: Composer, mail: Mail) -> bytes:
             with engine.begin() as connection:
