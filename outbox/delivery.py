@@ -21,6 +21,7 @@ from outbox.chunk import Composer, Mail, load
 from outbox.claims import Begin, Release
 from outbox.database import reading
 from outbox.errors import InvalidAddress, LeaseLost
+from outbox.journal import Journal
 from outbox.ledger import Ledger
 from outbox.relay import Relay, Report
 from outbox.settings import Settings
@@ -41,7 +42,8 @@ class Courier:
         self._engine = engine
         self._settings = settings
         self._worker = worker
-        self._ledger = Ledger(engine, settings.outbox_lease_seconds)
+        self._journal = Journal(settings.outbox_journal)
+        self._ledger = Ledger(engine, settings.outbox_lease_seconds, self._journal)
         self._policy = retry.Policy.of(settings)
         self._stopping = threading.Event()
         self._relays: dict[int, Relay] = {}  # by thread: a relay is one conversation, and has no lock
@@ -83,6 +85,7 @@ class Courier:
     def stop(self) -> None:
         """Begin no further mail: each `deliver` finishes the one in hand, hands back the rest and returns."""
         self._stopping.set()
+        self._ledger.hurry()
 
     @property
     def stopping(self) -> bool:

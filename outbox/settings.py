@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from dotenv import dotenv_values
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     outbox_max_age_hours: Seconds = 72
     outbox_on_uncertain: OnUncertain = OnUncertain.RETRY
     outbox_max_message_bytes: Count = 25_000_000
+    outbox_journal: Path = Path("var/outbox-journal.jsonl")
 
     @field_validator("smtp_from_email")
     @classmethod
