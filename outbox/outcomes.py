@@ -57,6 +57,7 @@ _REACHING = _CONNECT | _TLS | _AUTH  # no mail has been named yet
 _ENVELOPE = _MAIL | _RCPT | _DATA
 _BEFORE_THE_DOT = _REACHING | _ENVELOPE
 _ON_A_MAIL = _ENVELOPE | _DOT
+_BEHIND_MAIL = _RCPT | _DATA | _DOT
 
 STAGES = _BEFORE_THE_DOT | _DOT
 """Where a relay can answer. `compose` is no conversation."""
@@ -132,7 +133,7 @@ TABLE = (
     # Postfix keeps it back until RCPT (smtpd_delay_reject). RFC 3463: 5.1.7 and 5.1.8 are the sender's address.
     Row(
         "sender refused later",
-        _RCPT | _DATA | _DOT,
+        _BEHIND_MAIL,
         Says("5..", enhanced=r"5\.1\.[78]", words=_SENDER),
         Outcome.REJECTED,
         sender_refused=True,
@@ -140,12 +141,12 @@ TABLE = (
     # RFC 3463, 3.2: the recipient's address is at fault. 5.1.5 would be a valid one.
     Row(
         "no such recipient",
-        _RCPT | _DATA | _DOT,
+        _BEHIND_MAIL,
         Says("5..", enhanced=r"5\.1\.(?!5$)\d+"),
         Outcome.REJECTED,
         suppress=True,
     ),
-    Row("rejected", _ON_A_MAIL, Says("5.."), Outcome.REJECTED),
+    Row("rejected", _BEHIND_MAIL, Says("5.."), Outcome.REJECTED),
     Row("deferred", _ON_A_MAIL, Says("4.."), Outcome.DEFERRED),
     #
     # Nobody there who would take a mail, or gone.
