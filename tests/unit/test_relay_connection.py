@@ -88,6 +88,14 @@ def test_an_ehlo_without_a_sensible_answer(reaction: Reaction) -> None:
         assert fails(server, smtp_timeout=0.3).stage is Stage.CONNECT
 
 
+@pytest.mark.parametrize("verb", ["EHLO", "STARTTLS", "AUTH"])
+def test_the_reason_for_hanging_up_is_kept(verb: str, authority: trustme.CA, trusted: str) -> None:
+    script = on(verb, Reply(421, "Too many connections"))
+    with SmtpServer(script, starttls=certificate(authority), login=("shop", "secret")) as server:
+        report = fails(server, Outcome.THROTTLED, starttls=True, smtp_ca_file=trusted, **LOGIN)
+    assert (report.code, report.reply) == (421, "Too many connections")
+
+
 def test_a_relay_that_knows_only_helo() -> None:
     with SmtpServer(on("EHLO", Reply(502, "5.5.1 what?")), pipelining=False) as server, connected(server) as subject:
         assert send(subject).outcome is Outcome.SENT
