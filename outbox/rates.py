@@ -119,11 +119,11 @@ class Rates:
         """
         key, now, longest = (endpoint.name, domain.lower()), time.monotonic(), self._base * _PENALTIES
         with self._lock:
-            before = self._penalties.get(key)
+            recent = {name: penalty for name, penalty in self._penalties.items() if now < penalty.until + longest}
+            before = recent.get(key)
             if before and now < before.until:
                 return
             seconds = min(before.seconds * 2, longest) if before else self._base
-            recent = {key: penalty for key, penalty in self._penalties.items() if now < penalty.until + longest}
             self._penalties = recent | {key: _Penalty(now + seconds, seconds)}
 
     def forgive(self, endpoint: Endpoint, domain: str) -> None:
