@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from outbox import breaker, suppressions
 from outbox.breaker import Standing
 from outbox.database import utcnow
-from outbox.errors import NotPossible
 from outbox.models import EmailAttempt, EmailEnvironment, QueuedEmail
+from outbox.operations import missing
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, RelayState, Stage, Status
 from outbox.suppressions import Suppression
@@ -66,7 +66,7 @@ def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
     """One sentence on how the mail stands now. Raises NotPossible if there is no such mail."""
     row = connection.execute(sa.select(*_COLUMNS, utcnow().label("now")).where(QueuedEmail.id == id_)).first()
     if row is None:
-        raise NotPossible(f"there is no mail {id_}")
+        raise missing(id_)
     columns = dict(row._mapping)  # noqa: SLF001 - its public name
     recipient = columns.pop("recipient")
     reason = columns.pop("dead_reason")
@@ -232,8 +232,10 @@ def _sending(facts: Facts) -> str:
 
 
 def _abandoned(facts: Facts) -> str:
-    outcome = "it goes back to the queue" if facts.status is Status.CLAIMED else "it is decided what becomes of it"
-    return f"was left by worker {facts.claimed_by}, whose lease ended at {_lease_end(facts)}; {outcome} when it is reaped"
+    then = "goes back to the queue" if facts.status is Status.CLAIMED else "may have gone, and is judged"
+    return (
+        f"was left by worker {facts.claimed_by}, whose lease ended at {_lease_end(facts)}; it {then} with the next reap"
+    )
 
 
 def _lapsed(facts: Facts) -> bool:
