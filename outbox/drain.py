@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from outbox import claims, retry
+from outbox import breaker, claims, fence, retry
 from outbox.chunk import standing
 from outbox.claims import Claim, Release
 from outbox.database import reading
@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 Publish = Callable[[Priority, list[int], str], None]
 """`publish(priority, ids, token)`: have these rows delivered, by whomever, soon."""
 
+CLAIM_LEASE = 120.0
+"""Seconds that a claimed row waits for its task, and a chunk may take. `begin` gives a mail `OUTBOX_LEASE_SECONDS`; so
+long nothing that was only claimed need wait when Redis forgets its task."""
+
 REAP_BATCH = 500
 """Rows in one transaction of the reaper: short enough that nobody waits for its locks."""
 
@@ -29,26 +33,55 @@ REAP_BATCH = 500
 def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) -> int:
     """Claim what is due, chunk by chunk, and publish it. Returns the number of rows.
 
-    At most `OUTBOX_IN_FLIGHT` rows of each lane are claimed or sending at a time (a few more when two drains count at
-    once): the rest waits in the table, where it can be cancelled, rather than in a broker. If `publish` fails, the
-    claim is released at once and the error raised.
+    Nothing is claimed while no relay takes mail, or while the database's mail is not ours to send (`obstacle` says so);
+    but a relay whose pause is over gets one mail to try. At most `OUTBOX_IN_FLIGHT` rows of each lane are claimed or
+    sending at a time (a few more when two drains count at once): the rest waits in the table, where it can be
+    cancelled, rather than in a broker. If `publish` fails, the claim is released at once and the error raised.
     """
     with reading(engine) as connection:
         lanes = claims.due_lanes(connection)
         if not lanes:
             return 0
         busy = claims.in_flight(connection)
-    room = {lane: settings.outbox_in_flight - busy[lane] if lane in lanes else 0 for lane in Priority}
+        if why := fence.whose(connection, settings, worker):
+            log.error("drain: %s", why)
+            return 0
+        relays = breaker.standings(connection, settings.endpoints).values()
     published = 0
+    for relay in relays:
+        if relay.wants_probe:
+            published += _probe(engine, settings, worker, publish, relay.name, max(lanes))
+    if not any(relay.available for relay in relays):
+        return published
+    room = {lane: settings.outbox_in_flight - busy[lane] if lane in lanes else 0 for lane in Priority}
     while any(left > 0 for left in room.values()):
         quotas = {lane: max(0, min(left, settings.outbox_chunk)) for lane, left in room.items()}
         with engine.begin() as connection:
-            claim = claims.claim(connection, quotas, worker, settings.outbox_lease_seconds)
+            claim = claims.claim(connection, quotas, worker, _claim_lease(settings))
         _publish(engine, claim, publish)
         for lane, ids in claim.ids.items():
             published += len(ids)
             room[lane] = room[lane] - len(ids) if len(ids) == quotas[lane] else 0
     return published
+
+
+def is_due(engine: sa.Engine) -> bool:
+    """Whether any mail waits for nothing but a worker."""
+    with reading(engine) as connection:
+        return bool(claims.due_lanes(connection))
+
+
+def obstacle(engine: sa.Engine, settings: Settings, worker: str) -> str | None:
+    """Why nothing is sent at all, in a sentence; None if nothing stands in the way."""
+    with reading(engine) as connection:
+        if why := fence.whose(connection, settings, worker):
+            return why
+        relays = breaker.standings(connection, settings.endpoints).values()
+    if any(relay.available for relay in relays):
+        return None
+    return "no relay takes mail: " + "; ".join(
+        f"{relay.name} is {relay.state} ({relay.reason or 'no reason given'})" for relay in relays
+    )
 
 
 def wants_more(engine: sa.Engine, settings: Settings) -> bool:
@@ -58,7 +91,10 @@ def wants_more(engine: sa.Engine, settings: Settings) -> bool:
         if not lanes:
             return False
         busy = claims.in_flight(connection)
-    return any(busy[lane] <= settings.outbox_in_flight / 2 for lane in lanes)
+        relays = breaker.standings(connection, settings.endpoints).values()
+    return any(relay.available for relay in relays) and any(
+        busy[lane] <= settings.outbox_in_flight / 2 for lane in lanes
+    )
 
 
 def reap(engine: sa.Engine, settings: Settings) -> int:
@@ -77,6 +113,25 @@ def reap(engine: sa.Engine, settings: Settings) -> int:
         reaped += len(returned) + settled
         if len(returned) < REAP_BATCH and settled < REAP_BATCH:
             return reaped
+
+
+def _claim_lease(settings: Settings) -> float:
+    return min(CLAIM_LEASE, settings.outbox_lease_seconds)
+
+
+def _probe(  # noqa: PLR0917
+    engine: sa.Engine, settings: Settings, worker: str, publish: Publish, relay: str, lane: Priority
+) -> int:
+    """Have one mail try a relay: of the lane that has the most patience. Of two drains at once, one does it."""
+    quotas = {priority: int(priority is lane) for priority in Priority}
+    with engine.connect() as connection, connection.begin() as transaction:
+        claim = claims.claim(connection, quotas, worker, _claim_lease(settings))
+        if not claim.ids[lane] or not breaker.take_probe(connection, relay, claim.token, _claim_lease(settings)):
+            transaction.rollback()
+            return 0
+    log.info("drain: mail %d tries the relay %s", claim.ids[lane][0], relay)
+    _publish(engine, claim, publish)
+    return 1
 
 
 def _publish(engine: sa.Engine, claim: Claim, publish: Publish) -> None:

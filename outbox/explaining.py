@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from outbox import breaker, suppressions
+from outbox import breaker, fence, suppressions
 from outbox.breaker import Standing
 from outbox.database import utcnow
-from outbox.models import EmailAttempt, EmailEnvironment, QueuedEmail
+from outbox.models import EmailAttempt, QueuedEmail
 from outbox.operations import missing
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, RelayState, Stage, Status
@@ -58,6 +58,8 @@ class Facts:
     """That holds for its recipient now."""
     relays: Sequence[Standing] = ()
     """Of the settings, in their order."""
+    held: str | None = None
+    """Why the fence lets nothing through to its recipient, if so."""
     not_ours: str | None = None
     """Why nothing is sent from this database, if so."""
 
@@ -77,7 +79,9 @@ def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
             last=_last_attempt(connection, id_),
             suppression=suppressions.covering(connection, [recipient]).get(recipient),
             relays=list(breaker.standings(connection, settings.endpoints).values()),
-            not_ours=_not_ours(connection, settings),
+            held=fence.held(settings, recipient),
+            # Asked only where somebody owns it: who merely looks makes no database ours.
+            not_ours=fence.whose(connection, settings, "why") if fence.owner(connection) else None,
         )
     )
 
@@ -104,17 +108,6 @@ def _last_attempt(connection: sa.Connection, id_: int) -> Attempt | None:
         reply=row.reply,
         relay=row.relay,
         finished_at=row.finished_at,
-    )
-
-
-def _not_ours(connection: sa.Connection, settings: Settings) -> str | None:
-    # Without adopting a database that belongs to nobody yet: who only looks claims nothing.
-    name = connection.execute(sa.select(EmailEnvironment.name)).scalar()
-    if name in {None, settings.outbox_environment}:
-        return None
-    return (
-        f"the database belongs to the environment {_quoted(str(name))}, and this is "
-        f"{_quoted(settings.outbox_environment)} (OUTBOX_ENVIRONMENT)"
     )
 
 
@@ -160,7 +153,9 @@ def _hindrance(facts: Facts) -> str | None:
     if facts.suppression is not None:
         return f"will not be sent, for {_suppressed_by(facts.suppression, facts.now)}"
     if facts.not_ours is not None:
-        return f"nothing is sent: {facts.not_ours}"
+        return facts.not_ours
+    if facts.held not in {None, facts.waiting_for}:
+        return f"will be held back: {facts.held}"
     if facts.relay is not None:
         return _bound(facts, facts.relay)
     hindered = [_relay(relay, facts.now) for relay in facts.relays if _refuses(relay, facts)]

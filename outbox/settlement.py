@@ -86,7 +86,7 @@ UPDATE email_queue
   FROM {lines}
  WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
-   AND (email_queue.status = 'sending' OR line.status IN ('pending', 'dead'))
+   AND (email_queue.status = 'sending' OR line.status IN ('pending', 'dead', 'uncertain'))
 RETURNING email_queue.id"""
 
 
@@ -96,7 +96,9 @@ INSERT INTO email_suppressions (target, reason, source)
 SELECT DISTINCT lower(q.recipient), q.last_error, a.relay FROM email_queue AS q
   JOIN email_attempts AS a ON a.email_id = q.id AND a.number = q.claims
  WHERE q.id {sql.among(sql.numbers(":ids"))}
-ON CONFLICT DO NOTHING"""
+ON CONFLICT (target) DO UPDATE
+   SET reason = excluded.reason, source = excluded.source, until = NULL, created_at = {sql.now}
+ WHERE email_suppressions.until <= {sql.now}"""
 
 
 def _record(sql: Words) -> str:
@@ -116,9 +118,9 @@ _RECORD = Statement(_record)
 
 
 def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
-    """sending -> sent, pending, dead or uncertain; claimed -> pending or dead. With the attempt, if there was one.
+    """sending -> sent, pending, dead or uncertain; claimed -> pending, dead or uncertain.
 
-    A recipient that does not exist is suppressed in the same transaction.
+    With the attempt, if there was one. A recipient that does not exist is suppressed in the same transaction.
     Returns the ids that were ours.
     """
     ours = set(_SETTLE(connection, lines=as_lines(s._replace(attempt=None) for s in settlements)).scalars())

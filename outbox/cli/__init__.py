@@ -12,6 +12,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from outbox.cli.adopting import adopt
 from outbox.cli.draining import drain
 from outbox.cli.gauges import stats
 from outbox.cli.listing import list_
@@ -67,5 +68,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no Cyrillic still gets its table
 
 
-for _verb in (queue, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats):
+for _verb in (queue, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt):
     main.add_command(_verb)
