@@ -99,6 +99,7 @@ class Courier:
     def stop(self) -> None:
         """Begin no further mail: each `deliver` finishes the one in hand, hands back the rest and returns."""
         self._stopping.set()
+        self._ledger.hurry()
 
     @property
     def stopping(self) -> bool:

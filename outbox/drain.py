@@ -5,7 +5,8 @@ What publishes is the caller's: Celery in the workers, a plain call in `outbox d
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,9 +14,11 @@ from outbox import breaker, claims, fence, retry
 from outbox.chunk import standing
 from outbox.claims import Claim, Release
 from outbox.database import reading
+from outbox.journal import Journal
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement, settle
 from outbox.states import Outcome, Priority, Stage
+from outbox.writer import is_refused
 
 log = logging.getLogger(__name__)
 
@@ -101,18 +104,13 @@ def reap(engine: sa.Engine, settings: Settings) -> int:
     """Take back the rows whose lease ran out. Returns their number.
 
     What was only claimed goes back to `pending`. What was `sending` may have been delivered before its worker died: it
-    gets an `uncertain` attempt, and `on_uncertain` decides.
+    gets an `uncertain` attempt, and `on_uncertain` decides. First comes what this host knows better: its journal. If
+    the database fails in the middle of that, nothing is reaped.
     """
-    reaped = 0
-    while True:
-        with engine.begin() as connection:
-            returned = claims.return_unbegun(connection, REAP_BATCH)
-        # In a transaction of its own: what cannot be settled must not hold back what was never sent.
-        with engine.begin() as connection:
-            settled = _settle_lapsed(connection, settings)
-        reaped += len(returned) + settled
-        if len(returned) < REAP_BATCH and settled < REAP_BATCH:
-            return reaped
+    journal = Journal(settings.outbox_journal)
+    if journal.exists:
+        journal.replay(engine)
+    return _return_unbegun(engine) + _settle_lapsed(engine, settings)
 
 
 def _claim_lease(settings: Settings) -> float:
@@ -146,24 +144,65 @@ def _publish(engine: sa.Engine, claim: Claim, publish: Publish) -> None:
                 claims.release(connection, [Release(id_, claim.token) for ids in waiting.values() for id_ in ids])
 
 
-def _settle_lapsed(connection: sa.Connection, settings: Settings) -> int:
+def _return_unbegun(engine: sa.Engine) -> int:
+    returned = 0
+    while True:
+        with engine.begin() as connection:
+            batch = len(claims.return_unbegun(connection, REAP_BATCH))
+        returned += batch
+        if batch < REAP_BATCH:
+            return returned
+
+
+def _settle_lapsed(engine: sa.Engine, settings: Settings) -> int:
     policy = retry.Policy.of(settings)
-    settlements = []
-    for row in claims.find_lapsed_sendings(connection, REAP_BATCH):
-        verdict = retry.decide(Outcome.UNCERTAIN, standing(row), policy, random.uniform(-1, 1))  # noqa: S311
-        attempt = Attempt(
-            id=row.id,
-            number=row.claims,
-            seconds=settings.outbox_lease_seconds + row.overdue,
-            outcome=Outcome.UNCERTAIN,
-            stage=Stage.DOT,
-            code=None,
-            reply=f"{row.claimed_by} vanished while it was sending",
-            relay=settings.endpoints[0].name,
-            worker=row.claimed_by,
-        )
-        log.warning("reap: mail %d: %s; now %s", row.id, attempt.reply, verdict.status)
-        settlements.append(Settlement.of(row.claim_token, verdict, attempt))
-    if settlements:
-        settle(connection, settlements)
+    settled, last = 0, 0
+    while True:
+        with engine.begin() as connection:
+            rows = claims.find_lapsed_sendings(connection, REAP_BATCH, last)
+            settled += _settle_each(connection, [_post_mortem(row, policy, settings) for row in rows])
+        if len(rows) < REAP_BATCH:
+            return settled
+        last = rows[-1].id  # rows that cannot be settled stay; those behind them have their turn all the same
+
+
+def _settle_each(connection: sa.Connection, settlements: Sequence[Settlement]) -> int:
+    """All together or, where the database refuses one of them, each by itself."""
+    if not settlements:
+        return 0
+    try:
+        with connection.begin_nested():
+            settle(connection, settlements)
+    except sa.exc.DBAPIError as error:
+        if not is_refused(error):
+            raise
+        if len(settlements) > 1:
+            return sum(_settle_each(connection, [settlement]) for settlement in settlements)
+        log.error("reap: mail %d cannot be settled, a person must look: %s", settlements[0].id, error.orig)  # noqa: TRY400
+        return 0
+    for settlement in settlements:
+        log.warning("reap: mail %d: %s; now %s", settlement.id, settlement.last_error, settlement.status)
     return len(settlements)
+
+
+def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> Settlement:
+    spread = random.uniform(-1, 1)  # noqa: S311 - not a secret
+    if row.relay is None:
+        # Nobody had been spoken to yet.
+        outcome, stage, doing = Outcome.DEFERRED, Stage.COMPOSE, "composing this mail"
+        verdict = retry.after_death(standing(row), policy, spread)
+    else:
+        outcome, stage, doing = Outcome.UNCERTAIN, Stage.DOT, "sending"
+        verdict = retry.decide(outcome, standing(row), policy, spread)
+    attempt = Attempt(
+        id=row.id,
+        number=row.claims,
+        seconds=settings.outbox_lease_seconds + row.overdue,
+        outcome=outcome,
+        stage=stage,
+        code=None,
+        reply=f"{row.claimed_by} vanished while it was {doing}",
+        relay=row.relay or "",
+        worker=row.claimed_by,
+    )
+    return Settlement.of(row.claim_token, verdict, attempt)
