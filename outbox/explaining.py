@@ -167,16 +167,14 @@ def _tense(facts: Facts) -> str:
 
 
 def _bound(facts: Facts, name: str) -> str | None:
-    """A mail that one relay may have had already goes to no other."""
     standing = next((relay for relay in facts.relays if relay.name == name), None)
+    only = f"it goes through no other relay than {name}, which may have had it already"
     if standing is None:
         return (
-            f"relay {name}, which may have had it already, is not in the settings any more: put it back there, or have "
-            f"it go through another with `outbox cancel {facts.id}` and `outbox requeue {facts.id}`"
+            f"{only} and is not in the settings any more: put it back there, or call it back with "
+            f"`outbox cancel {facts.id}` and then have it go through any with `outbox requeue {facts.id}`"
         )
-    if _refuses(standing, facts):
-        return f"no relay but {name}, which may have had it already, may have it, and {_relay(standing, facts.now)}"
-    return None
+    return f"{only}: {_relay(standing, facts.now)}" if _refuses(standing, facts) else None
 
 
 def _refuses(relay: Standing, facts: Facts) -> bool:
@@ -202,10 +200,10 @@ def _relay(relay: Standing, now: datetime) -> str:
         case RelayState.HALF_OPEN:
             return f"{said}, and one mail is trying it"
         case RelayState.OPEN:
-            settings = ", which more patience will not mend" if relay.latched else ""
+            settings = ", which a person should mend" if relay.latched else ""
             return f"{said}{settings}, and one mail tries it {f'at {until}' if until else 'with the next drain'}"
         case RelayState.CLOSED:
-            return f"{said} until {until}"
+            return f"{said}, until {until}"
 
 
 # --- in a worker's hands
@@ -285,14 +283,19 @@ def _exhausted(facts: Facts) -> str:
 
 
 def _expired(facts: Facts) -> str:
-    when = f" at {told(facts.expires_at, facts.now)}" if facts.expires_at else ""
-    after = f", after {_words(facts)}" if facts.last else ""
-    return f"it expired{when} unsent{after}"
+    if facts.expires_at is None:
+        return "it expired unsent"
+    moment = told(facts.expires_at, facts.now)
+    if facts.last is None or not _is_of(facts.last, facts.last_error):
+        return f"it expired at {moment} unsent"
+    verb = "expires" if facts.expires_at > facts.now else "expired"
+    return f"it {verb} at {moment}, before it could be tried again after {_words(facts)}"
 
 
 def _suppressed(facts: Facts) -> str:
     if facts.suppression is None:
-        return f"its recipient was suppressed then ({facts.last_error}) and is not any more; {_again(facts)}"
+        why = f" because {_quoted(facts.last_error)}" if facts.last_error else ""
+        return f"its recipient was suppressed then{why} and is not any more; {_again(facts)}"
     lift = f"`outbox suppress --remove {facts.suppression.target}` lifts that, then `outbox requeue {facts.id}`"
     return f"{_suppressed_by(facts.suppression, facts.now)}; {lift}"
 
