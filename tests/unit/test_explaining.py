@@ -117,7 +117,8 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.PENDING,
         {"relays": [PAUSED]},
         (
-            "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx1:25 is paused since 09:00:00 (1 h ago) "
+            "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx1:25 is paused since 09:00:00 (1 h "
+            "ago) "
             'by ada@office because "moving house", until `outbox resume mx1:25`'
         ),
     ),
@@ -125,7 +126,8 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.PENDING,
         {"relays": [PAUSED, DOWN]},
         (
-            "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx1:25 is paused since 09:00:00 (1 h ago) "
+            "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx1:25 is paused since 09:00:00 (1 h "
+            "ago) "
             'by ada@office because "moving house", until `outbox resume mx1:25`; relay mx2:25 is paused since 09:57:00 '
             '(3 min ago) because "connect: refused", and one mail tries it at 10:02:00 (in 2 min)'
         ),
@@ -152,7 +154,8 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         {"relays": [LATCHED]},
         (
             "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx2:25 is paused since 09:57:00 "
-            '(3 min ago) because "auth: 535 no", which a person should mend, and one mail tries it at 10:10:00 (in 10 min)'
+            '(3 min ago) because "auth: 535 no", which a person should mend, and one mail tries it at 10:10:00 (in 10 '
+            "min)"
         ),
     ),
     (
@@ -173,8 +176,10 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.PENDING,
         RETRIED | {"relays": [PAUSED]},
         (
-            'is waiting for retry 3 of 5 after "451 greylisted" until 10:32:00 (in 32 min), but nothing can be sent: relay '
-            'mx1:25 is paused since 09:00:00 (1 h ago) by ada@office because "moving house", until `outbox resume mx1:25`'
+            'is waiting for retry 3 of 5 after "451 greylisted" until 10:32:00 (in 32 min), but nothing can be sent: '
+            "relay "
+            'mx1:25 is paused since 09:00:00 (1 h ago) by ada@office because "moving house", until `outbox resume '
+            "mx1:25`"
         ),
     ),
     (
@@ -182,7 +187,8 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         {"relay": "mx2:25", "relays": [OPEN, DOWN]},
         (
             "is due since 09:57:00 (3 min ago), but it goes through no other relay than mx2:25, which may have had it "
-            'already: relay mx2:25 is paused since 09:57:00 (3 min ago) because "connect: refused", and one mail tries it '
+            'already: relay mx2:25 is paused since 09:57:00 (3 min ago) because "connect: refused", and one mail '
+            "tries it "
             "at 10:02:00 (in 2 min)"
         ),
     ),
@@ -196,7 +202,8 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         {"relay": "old:25", "relays": [OPEN]},
         (
             "is due since 09:57:00 (3 min ago), but it goes through no other relay than old:25, which may have had it "
-            "already and is not in the settings any more: put it back there, or call it back with `outbox cancel 7` and "
+            "already and is not in the settings any more: put it back there, or call it back with `outbox cancel 7` "
+            "and "
             "then have it go through any with `outbox requeue 7`"
         ),
     ),
@@ -210,7 +217,8 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.CLAIMED,
         LEASED | {"lease_expires_at": at(-2)},
         (
-            "was left by worker celery@a:1, whose lease ended at 09:58:00 (2 min ago); it goes back to the queue with the "
+            "was left by worker celery@a:1, whose lease ended at 09:58:00 (2 min ago); it goes back to the queue with "
+            "the "
             "next reap"
         ),
     ),
@@ -224,7 +232,8 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.SENDING,
         LEASED | {"relay": "mx1:25", "lease_expires_at": at(-2)},
         (
-            "was left by worker celery@a:1, whose lease ended at 09:58:00 (2 min ago); it may have gone, and is judged with "
+            "was left by worker celery@a:1, whose lease ended at 09:58:00 (2 min ago); it may have gone, and is "
+            "judged with "
             "the next reap"
         ),
     ),
@@ -244,7 +253,8 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.UNCERTAIN,
         LOST,
         (
-            'is uncertain since 09:59:00 (1 min ago): relay mx1:25 may have sent it ("dot: no answer within 600 s"); find '
+            'is uncertain since 09:59:00 (1 min ago): relay mx1:25 may have sent it ("dot: no answer within 600 s"); '
+            "find "
             "out there, then `outbox resolve 7 sent|requeue|dead`"
         ),
     ),
@@ -252,7 +262,8 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.UNCERTAIN,
         {"relay": "old:25", "last_error": "old:25 is no longer among the relays"},
         (
-            'is uncertain: relay old:25 may have sent it ("old:25 is no longer among the relays"); find out there, then '
+            'is uncertain: relay old:25 may have sent it ("old:25 is no longer among the relays"); find out there, '
+            "then "
             "`outbox resolve 7 sent|requeue|dead`"
         ),
     ),
@@ -292,7 +303,8 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.DEAD,
         {"dead_reason": DeadReason.EXPIRED, "expires_at": at(5), **GREYLISTED},
         (
-            "is dead since 09:58:00 (2 min ago): it expires at 10:05:00 (in 5 min), before it could be tried again after "
+            "is dead since 09:58:00 (2 min ago): it expires at 10:05:00 (in 5 min), before it could be tried again "
+            "after "
             '"451 greylisted"'
         ),
     ),
@@ -300,8 +312,10 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.DEAD,
         {"dead_reason": DeadReason.SUPPRESSED, "last_error": BOUNCED.reason, "suppression": BOUNCED},
         (
-            "is dead since 09:58:00 (2 min ago): ann@x.example is suppressed since 2026-11-21 10:00 (1 d ago) for good by "
-            'mx1:25 because "rcpt: 5.1.1 no such user"; `outbox suppress --remove ann@x.example` lifts that, then `outbox '
+            "is dead since 09:58:00 (2 min ago): ann@x.example is suppressed since 2026-11-21 10:00 (1 d ago) for "
+            "good by "
+            'mx1:25 because "rcpt: 5.1.1 no such user"; `outbox suppress --remove ann@x.example` lifts that, then '
+            "`outbox "
             "requeue 7`"
         ),
     ),
