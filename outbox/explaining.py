@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from outbox import breaker, suppressions
+from outbox import breaker, fence, suppressions
 from outbox.breaker import Standing
 from outbox.database import utcnow
-from outbox.errors import NotPossible
-from outbox.models import EmailAttempt, EmailEnvironment, QueuedEmail
+from outbox.models import EmailAttempt, QueuedEmail
+from outbox.operations import missing
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, RelayState, Stage, Status
 from outbox.suppressions import Suppression
@@ -58,6 +58,8 @@ class Facts:
     """That holds for its recipient now."""
     relays: Sequence[Standing] = ()
     """Of the settings, in their order."""
+    held: str | None = None
+    """Why the fence lets nothing through to its recipient, if so."""
     not_ours: str | None = None
     """Why nothing is sent from this database, if so."""
 
@@ -66,7 +68,7 @@ def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
     """One sentence on how the mail stands now. Raises NotPossible if there is no such mail."""
     row = connection.execute(sa.select(*_COLUMNS, utcnow().label("now")).where(QueuedEmail.id == id_)).first()
     if row is None:
-        raise NotPossible(f"there is no mail {id_}")
+        raise missing(id_)
     columns = dict(row._mapping)  # noqa: SLF001 - its public name
     recipient = columns.pop("recipient")
     reason = columns.pop("dead_reason")
@@ -77,7 +79,9 @@ def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
             last=_last_attempt(connection, id_),
             suppression=suppressions.covering(connection, [recipient]).get(recipient),
             relays=list(breaker.standings(connection, settings.endpoints).values()),
-            not_ours=_not_ours(connection, settings),
+            held=fence.held(settings, recipient),
+            # Asked only where somebody owns it: who merely looks makes no database ours.
+            not_ours=fence.whose(connection, settings, "why") if fence.owner(connection) else None,
         )
     )
 
@@ -104,17 +108,6 @@ def _last_attempt(connection: sa.Connection, id_: int) -> Attempt | None:
         reply=row.reply,
         relay=row.relay,
         finished_at=row.finished_at,
-    )
-
-
-def _not_ours(connection: sa.Connection, settings: Settings) -> str | None:
-    # Without adopting a database that belongs to nobody yet: who only looks claims nothing.
-    name = connection.execute(sa.select(EmailEnvironment.name)).scalar()
-    if name in {None, settings.outbox_environment}:
-        return None
-    return (
-        f"the database belongs to the environment {_quoted(str(name))}, and this is "
-        f"{_quoted(settings.outbox_environment)} (OUTBOX_ENVIRONMENT)"
     )
 
 
@@ -160,7 +153,9 @@ def _hindrance(facts: Facts) -> str | None:
     if facts.suppression is not None:
         return f"will not be sent, for {_suppressed_by(facts.suppression, facts.now)}"
     if facts.not_ours is not None:
-        return f"nothing is sent: {facts.not_ours}"
+        return facts.not_ours
+    if facts.held not in {None, facts.waiting_for}:
+        return f"will be held back: {facts.held}"
     if facts.relay is not None:
         return _bound(facts, facts.relay)
     hindered = [_relay(relay, facts.now) for relay in facts.relays if _refuses(relay, facts)]
@@ -172,16 +167,14 @@ def _tense(facts: Facts) -> str:
 
 
 def _bound(facts: Facts, name: str) -> str | None:
-    """A mail that one relay may have had already goes to no other."""
     standing = next((relay for relay in facts.relays if relay.name == name), None)
+    only = f"it goes through no other relay than {name}, which may have had it already"
     if standing is None:
         return (
-            f"relay {name}, which may have had it already, is not in the settings any more: put it back there, or have "
-            f"it go through another with `outbox cancel {facts.id}` and `outbox requeue {facts.id}`"
+            f"{only} and is not in the settings any more: put it back there, or call it back with "
+            f"`outbox cancel {facts.id}` and then have it go through any with `outbox requeue {facts.id}`"
         )
-    if _refuses(standing, facts):
-        return f"no relay but {name}, which may have had it already, may have it, and {_relay(standing, facts.now)}"
-    return None
+    return f"{only}: {_relay(standing, facts.now)}" if _refuses(standing, facts) else None
 
 
 def _refuses(relay: Standing, facts: Facts) -> bool:
@@ -207,10 +200,10 @@ def _relay(relay: Standing, now: datetime) -> str:
         case RelayState.HALF_OPEN:
             return f"{said}, and one mail is trying it"
         case RelayState.OPEN:
-            settings = ", which more patience will not mend" if relay.latched else ""
+            settings = ", which a person should mend" if relay.latched else ""
             return f"{said}{settings}, and one mail tries it {f'at {until}' if until else 'with the next drain'}"
         case RelayState.CLOSED:
-            return f"{said} until {until}"
+            return f"{said}, until {until}"
 
 
 # --- in a worker's hands
@@ -232,8 +225,10 @@ def _sending(facts: Facts) -> str:
 
 
 def _abandoned(facts: Facts) -> str:
-    outcome = "it goes back to the queue" if facts.status is Status.CLAIMED else "it is decided what becomes of it"
-    return f"was left by worker {facts.claimed_by}, whose lease ended at {_lease_end(facts)}; {outcome} when reaped"
+    then = "goes back to the queue" if facts.status is Status.CLAIMED else "may have gone, and is judged"
+    return (
+        f"was left by worker {facts.claimed_by}, whose lease ended at {_lease_end(facts)}; it {then} with the next reap"
+    )
 
 
 def _lapsed(facts: Facts) -> bool:
@@ -288,14 +283,19 @@ def _exhausted(facts: Facts) -> str:
 
 
 def _expired(facts: Facts) -> str:
-    when = f" at {told(facts.expires_at, facts.now)}" if facts.expires_at else ""
-    after = f", after {_words(facts)}" if facts.last else ""
-    return f"it expired{when} unsent{after}"
+    if facts.expires_at is None:
+        return "it expired unsent"
+    moment = told(facts.expires_at, facts.now)
+    if facts.last is None or not _is_of(facts.last, facts.last_error):
+        return f"it expired at {moment} unsent"
+    verb = "expires" if facts.expires_at > facts.now else "expired"
+    return f"it {verb} at {moment}, before it could be tried again after {_words(facts)}"
 
 
 def _suppressed(facts: Facts) -> str:
     if facts.suppression is None:
-        return f"its recipient was suppressed then ({facts.last_error}) and is not any more; {_again(facts)}"
+        why = f" because {_quoted(facts.last_error)}" if facts.last_error else ""
+        return f"its recipient was suppressed then{why} and is not any more; {_again(facts)}"
     lift = f"`outbox suppress --remove {facts.suppression.target}` lifts that, then `outbox requeue {facts.id}`"
     return f"{_suppressed_by(facts.suppression, facts.now)}; {lift}"
 

@@ -107,6 +107,11 @@ def refusal(connection: sa.Connection, id_: int, wish: str) -> NotPossible:
     """Why a mail could not be moved, from how it stands now. `wish`: what it should have been, as in `cancelled`."""
     found = connection.execute(_STATUS, {"id": id_}).scalar()
     if found is None:
-        return NotPossible(f"there is no mail {id_}")
+        return missing(id_)
     status = Status(found)
     return NotPossible(f"mail {id_} is {status} and cannot be {wish}: {_POSSIBLE[status]}")
+
+
+def missing(id_: int) -> NotPossible:
+    """There is no such mail."""
+    return NotPossible(f"there is no mail {id_}: `outbox list` shows the newest")

@@ -96,7 +96,9 @@ INSERT INTO email_suppressions (target, reason, source)
 SELECT DISTINCT lower(q.recipient), q.last_error, a.relay FROM email_queue AS q
   JOIN email_attempts AS a ON a.email_id = q.id AND a.number = q.claims
  WHERE q.id {sql.among(sql.numbers(":ids"))}
-ON CONFLICT DO NOTHING"""
+ON CONFLICT (target) DO UPDATE
+   SET reason = excluded.reason, source = excluded.source, until = NULL, created_at = {sql.now}
+ WHERE email_suppressions.until <= {sql.now}"""
 
 
 def _record(sql: Words) -> str:

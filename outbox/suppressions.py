@@ -87,9 +87,8 @@ def remove(connection: sa.Connection, target: str) -> bool:
 
 def listed(connection: sa.Connection) -> Sequence[Suppression]:
     """All of them by name, those that are over included."""
-    return [
-        Suppression._make(row) for row in connection.execute(sa.select(*_COLUMNS).order_by(EmailSuppression.target))
-    ]
+    query = sa.select(*_COLUMNS).order_by(EmailSuppression.target)
+    return [Suppression._make(row) for row in connection.execute(query)]
 
 
 def spelled(target: str) -> str:

@@ -1,14 +1,9 @@
 """`outbox adopt`: the mail in this database is ours to send from now on."""
 
-import getpass
-import os
-import socket
-
 import click
-import sqlalchemy as sa
 
 from outbox import fence, stats
-from outbox.cli.surroundings import open_database
+from outbox.cli.surroundings import open_database, who
 from outbox.cli.terminal import count, json_option, put_json, safe
 from outbox.database import reading
 from outbox.settings import Settings
@@ -33,7 +28,8 @@ def adopt(*, yes: bool, as_json: bool) -> None:
         if not ours and not yes:
             _ask(settings, before, waiting)
         if not ours:
-            _adopt(engine, settings)
+            with engine.begin() as connection:
+                fence.adopt(connection, settings, who())
     if as_json:
         put_json({"environment": settings.outbox_environment, "before": before, "adopted": not ours} | waiting)
     elif ours:
@@ -49,12 +45,3 @@ def _ask(settings: Settings, before: str | None, waiting: dict[str, int]) -> Non
         safe(f"The mail in this database is {whose}. From {settings.outbox_environment!r}, {would_go}."), err=True
     )
     click.confirm("Send them from here?", abort=True, err=True)
-
-
-def _adopt(engine: sa.Engine, settings: Settings) -> None:
-    try:
-        person = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        person = str(os.getuid())
-    with engine.begin() as connection:
-        fence.adopt(connection, settings, f"{person}@{socket.gethostname()}")

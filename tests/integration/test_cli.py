@@ -418,7 +418,7 @@ def test_keys_of_show_and_stats(cli: Cli, engine: sa.Engine) -> None:
     assert list(json.loads(cli(*queue, "--json").stdout)) == ["new", "message_id", "mails"]
     cli("drain")
     shown = json.loads(cli("show", "1", "--json").stdout)
-    assert list(shown) == ["mail", "content", "attachments", "attempts", "others"]
+    assert list(shown) == ["why", "mail", "content", "attachments", "attempts", "others"]
     assert list(shown["mail"]) == list(shown["others"][0]) == ROW_KEYS
     assert list(shown["content"]) == CONTENT_KEYS
     assert list(shown["attachments"][0]) == [
