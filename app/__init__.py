@@ -6,6 +6,7 @@ from sqlalchemy.orm import sessionmaker
 from app.celery_app import create_celery
 from app.nudge import Nudge, connect
 from app.queues import DRAIN
+from app.rates import create_rates
 from app.settings import AppSettings
 from app.status import status
 from outbox.database import create_engine
@@ -14,8 +15,8 @@ from outbox.database import create_engine
 def create_app(settings: AppSettings | None = None) -> Flask:
     """The application, from the environment unless `settings` are given. Nothing is connected to yet.
 
-    `app.extensions` holds `settings`, `engine`, `sessions` (a sessionmaker whose commits wake a drain), `celery` and
-    `nudge`.
+    `app.extensions` holds `settings`, `engine`, `sessions` (a sessionmaker whose commits wake a drain), `celery`,
+    `nudge` and `rates`.
     """
     settings = settings or AppSettings.load()
     app = Flask(__name__)
@@ -27,6 +28,7 @@ def create_app(settings: AppSettings | None = None) -> Flask:
         engine=engine,
         sessions=sessionmaker(engine, info={"outbox_wake": nudge}),
         nudge=nudge,
+        rates=create_rates(settings),
     )
     app.register_blueprint(status)
     return app

@@ -25,13 +25,21 @@ class Mail:
     id: int
     token: str
     """The chunk's until `begin`, the conversation's own from then on."""
+    next_token: str | None = field(default=None, init=False)
+    """The conversation's own, while it is not certain which of the two the row bears."""
     number: int
     """The attempt's."""
     recipient: str
     content_id: int
+    relay: str | None
+    """The one relay that may have had it before, and must be the one to have it again."""
+    lease_left: float
+    """Seconds, when it was loaded."""
     loaded: Standing
     message: Message
     files: Sequence["FileLink"]
+    suppressed: str | None = None
+    """Why its recipient must not get mail."""
     loaded_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -65,7 +73,8 @@ class FileLink:
 
 def _rows(sql: Words) -> str:
     return f"""
-SELECT q.id, q.claims, q.recipient, q.attempts, q.max_attempts, q.on_uncertain, {standing_columns(sql)},
+SELECT q.id, q.claims, q.recipient, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
+       -({sql.seconds_since("q.lease_expires_at")}) AS lease_left, {standing_columns(sql)},
        c.id AS content_id, c.message_id, c.date, c.sender, c.to_header, c.cc_header, c.reply_to, c.subject, c.text,
        c.html, c.headers, EXISTS (SELECT 1 FROM email_attachments AS f WHERE f.content_id = c.id) AS has_files
   FROM email_queue AS q JOIN email_contents AS c ON c.id = q.content_id
@@ -127,6 +136,8 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]])
         number=row.claims,
         recipient=row.recipient,
         content_id=row.content_id,
+        relay=row.relay,
+        lease_left=row.lease_left,
         loaded=standing(row),
         message=message_of(row),
         files=links.get(row.content_id, ()),

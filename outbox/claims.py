@@ -112,18 +112,19 @@ UPDATE email_queue
 RETURNING id"""
 
 
-def _lapsed(sql: Words, columns: str, status: str) -> str:
-    # The first condition is the index's own, word by word; the second narrows it down.
+def _lapsed(sql: Words, columns: str, status: str, after: str = "0") -> str:
+    # The first condition is the index's own, word by word; the others narrow it down.
     return f"""
 SELECT {columns} FROM email_queue AS q
  WHERE q.status IN ('claimed', 'sending') AND q.status = '{status}' AND q.lease_expires_at < {sql.now}
+   AND q.id > {after}
  ORDER BY q.id LIMIT :limit {sql.skip_locked}"""
 
 
 def _find_lapsed_sendings(sql: Words) -> str:
     columns = f"""q.id, q.claim_token, q.claims, q.claimed_by, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
        {sql.seconds_since("q.lease_expires_at")} AS overdue, {standing_columns(sql)}"""
-    return _lapsed(sql, columns, "sending")
+    return _lapsed(sql, columns, "sending", ":after")
 
 
 def standing_columns(sql: Words) -> str:
@@ -187,9 +188,9 @@ def return_unbegun(connection: sa.Connection, limit: int) -> list[int]:
     return list(_RETURN_UNBEGUN(connection, limit=limit).scalars())
 
 
-def find_lapsed_sendings(connection: sa.Connection, limit: int) -> Sequence[sa.Row[Any]]:
-    """Rows whose worker vanished while the relay may have had the mail, locked, for the caller to settle."""
-    return _FIND_LAPSED_SENDINGS(connection, limit=limit).all()
+def find_lapsed_sendings(connection: sa.Connection, limit: int, after: int = 0) -> Sequence[sa.Row[Any]]:
+    """Rows whose worker vanished after `begin`, locked, for the caller to settle; those with an id above `after`."""
+    return _FIND_LAPSED_SENDINGS(connection, limit=limit, after=after).all()
 
 
 def as_lines(tuples: Iterable[NamedTuple]) -> str:

@@ -7,6 +7,7 @@ looks for dots one line at a time. Here is what it says instead; what the answer
 import ssl
 import time
 from contextlib import suppress
+from io import BufferedReader, RawIOBase
 from smtplib import SMTPResponseException, SMTPServerDisconnected
 from socket import AF_INET6, socket
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,9 @@ _LEAST_SECONDS = 0.1
 _GOODBYE_SECONDS = 5.0
 """How long QUIT waits for an answer that changes nothing."""
 
+_LONGEST_REPLY = 64 * 1024
+"""Bytes. The longest of use, to EHLO, has some twenty lines of at most 512 (RFC 5321, 4.5.3.1.5)."""
+
 
 class Answer(NamedTuple):
     """A reply of the relay, and to what."""
@@ -41,6 +45,51 @@ class Answer(NamedTuple):
         return self.code >= 400  # noqa: PLR2004 - 2yz and 3yz are positive, 4yz and 5yz negative (RFC 5321, 4.2.1)
 
 
+class Wire(RawIOBase):
+    """What the relay says, under one deadline for a whole reply.
+
+    A socket's timeout begins anew with every read: a relay that dribbles its reply could go on until long after the
+    lease. The first read of a reply, mostly the only one, takes the socket's timeout as it is, and costs nothing.
+    """
+
+    def __init__(self, connection: socket) -> None:
+        self._connection = connection
+        self._whole = connection.gettimeout()
+        self._over: float | None = None
+        self._length = 0
+        self._shortened = False
+
+    def begin(self) -> None:
+        """A reply is awaited, for as long as the socket's timeout says now."""
+        self._whole = self._connection.gettimeout()
+        self._over = None if self._whole is None else time.monotonic() + self._whole
+        self._length = 0
+
+    def end(self) -> None:
+        """It is there."""
+        if self._shortened:
+            self._connection.settimeout(self._whole)
+            self._shortened = False
+
+    def readable(self) -> bool:
+        """Asked by BufferedReader."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Asked by BufferedReader, too."""
+        if self._length > _LONGEST_REPLY:
+            raise OSError("a reply without end")
+        if self._length and self._over is not None:
+            left = self._over - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            self._connection.settimeout(left)
+            self._shortened = True
+        count = self._connection.recv_into(buffer)
+        self._length += count
+        return count
+
+
 class Conversation(SMTPClientWithResponse):
     """One connection. Every method raises OSError when it is lost, timed out or garbled, and has closed it by then.
 
@@ -50,22 +99,22 @@ class Conversation(SMTPClientWithResponse):
     parent: "Relay"
 
     def initialize(self) -> None:
-        """Greet, encrypt, log in: what the settings ask for, or an error. Nothing is done in clear text instead."""
-        settings = self.parent.settings
+        """Greet, encrypt, log in: what the endpoint asks for, or an error. Nothing is done in clear text instead."""
+        endpoint = self.parent.endpoint
         connection = self._connection()
-        connection.settimeout(settings.smtp_timeout)
+        connection.settimeout(self.parent.settings.smtp_timeout)
         if "." not in self.local_hostname:
             # Relays refuse a name that is not qualified (a container's); RFC 5321, 4.1.4: then give the address.
             address = connection.getsockname()[0]
             self.local_hostname = f"[IPv6:{address}]" if connection.family == AF_INET6 else f"[{address}]"
         self.ehlo_or_helo_if_needed()
-        if settings.smtp_use_tls:
+        if endpoint.starttls:
             self.parent.stage = Stage.TLS
             self.starttls(context=self.parent.tls_context)
             self.ehlo_or_helo_if_needed()
-        if settings.smtp_user and settings.smtp_password:
+        if endpoint.user and endpoint.password:
             self.parent.stage = Stage.AUTH
-            self.login(settings.smtp_user, settings.smtp_password.get_secret_value())
+            self.login(endpoint.user, endpoint.password.get_secret_value())
 
     def offer(self, sender: str, recipient: str, size: int) -> Answer:
         """MAIL, RCPT and DATA. Returns the refusal, or the reply to DATA: go ahead.
@@ -130,10 +179,15 @@ class Conversation(SMTPClientWithResponse):
 
     def getreply(self) -> tuple[int, bytes]:
         """The library answers -1 for words that are no reply, and 500 for a line without end: both are a lost relay."""
+        if self.file is None:
+            self._wire = Wire(self._connection())
+            self.file = BufferedReader(self._wire)
+        self._wire.begin()
         try:
             code, text = super().getreply()
         except SMTPResponseException as error:
             raise SMTPServerDisconnected(f"not an SMTP reply: {error.smtp_error!r}") from error
+        self._wire.end()
         if code < 0:
             self.close()
             raise SMTPServerDisconnected(f"not an SMTP reply: {text!r}")

@@ -111,6 +111,11 @@ class PostgreSQL:
         return f"SELECT CAST(value AS bigint) FROM json_array_elements_text(CAST({parameter} AS json))"
 
     @staticmethod
+    def texts(parameter: str) -> str:
+        """The rows of a JSON array of strings."""
+        return f"SELECT value FROM json_array_elements_text(CAST({parameter} AS json))"
+
+    @staticmethod
     def lines(parameter: str, **columns: str) -> str:
         """The rows of a JSON array of objects, as a table `line`."""
         typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
@@ -151,6 +156,11 @@ class SQLite:
     @staticmethod
     def numbers(parameter: str) -> str:
         """The rows of a JSON array of integers."""
+        return f"SELECT value FROM json_each({parameter})"
+
+    @staticmethod
+    def texts(parameter: str) -> str:
+        """The rows of a JSON array of strings."""
         return f"SELECT value FROM json_each({parameter})"
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Claimed ids -> send -> settle.
+"""Claimed ids -> gate -> send -> settle.
 
 A `Courier` is a process's deliverer: one ledger for all its conversations, one relay connection a thread, kept open
 between chunks.
@@ -16,16 +16,20 @@ from functools import partial
 import sqlalchemy as sa
 from tenacity import stop_after_delay
 
-from outbox import retry
+from outbox import fence, retry
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Begin, Release
 from outbox.database import reading
+from outbox.endpoints import Endpoint
 from outbox.errors import InvalidAddress, LeaseLost
+from outbox.gate import End, Gate, Hold, Shut
+from outbox.journal import Journal
 from outbox.ledger import Ledger
+from outbox.rates import Rates
 from outbox.relay import Relay, Report
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement
-from outbox.states import DeadReason, Outcome, Status
+from outbox.states import DeadReason, Status
 from outbox.writer import patient
 
 log = logging.getLogger(__name__)
@@ -35,36 +39,47 @@ LOAD_PATIENCE = 30
 
 
 class Courier:
-    """Delivers chunks, from as many threads as call it."""
+    """Delivers chunks, from as many threads as call it.
 
-    def __init__(self, engine: sa.Engine, settings: Settings, worker: str) -> None:
+    `rates` counts what goes to each relay: in Redis for all workers together, or, by default, for this process alone.
+    """
+
+    def __init__(self, engine: sa.Engine, settings: Settings, worker: str, rates: Rates | None = None) -> None:
         self._engine = engine
         self._settings = settings
         self._worker = worker
-        self._ledger = Ledger(engine, settings.outbox_lease_seconds)
+        self._journal = Journal(settings.outbox_journal)
+        self._ledger = Ledger(engine, settings.outbox_lease_seconds, self._journal)
         self._policy = retry.Policy.of(settings)
         self._stopping = threading.Event()
-        self._relays: dict[int, Relay] = {}  # by thread: a relay is one conversation, and has no lock
+        self._gate = Gate(engine, settings, worker, rates or Rates(base=self._policy.base / 6), self._stopping)
+        self._relays: dict[tuple[int, str], Relay] = {}  # by thread: a relay is one conversation, and has no lock
 
     def deliver(self, ids: Sequence[int], token: str) -> Counter[Status]:
         """Send the mails of a chunk that are still claimed under its token. Returns what became of them.
 
-        Every mail is settled by itself. What was not begun when the relay turned out to be down, when `stop` was
-        called, or when half of the lease was over (the relay is slow, and others may be free) is handed back at once.
+        Every mail is settled by itself. What was not begun when no relay took mail any more, when `stop` was called, or
+        when half of the lease was over (the relay is slow, and others may be free) is handed back at once.
         """
-        half_time = time.monotonic() + self._settings.outbox_lease_seconds / 2
         rest = deque(self._prepare(ids, token))
         composer = Composer(self._engine)
         statuses: Counter[Status] = Counter()
-        pause = 0.0
+        held: list[Release] = []
+        half_time = time.monotonic() + min((mail.lease_left for mail in rest), default=0) / 2
         try:
             while rest and time.monotonic() < half_time and not self._stopping.is_set():
-                settlement = self._deliver(rest[0], composer)
+                match self._gate.check(rest[0], token):
+                    case Shut():
+                        break
+                    case Hold(seconds, why):
+                        held.append(Release(rest[0].id, token, seconds, why))
+                        status = Status.PENDING
+                    case End() as end:
+                        status = self._end(rest[0], end)
+                    case Endpoint() as endpoint:
+                        status = self._deliver(rest[0], endpoint, composer, token)
                 rest.popleft()
-                statuses[settlement.status] += 1
-                if settlement.attempt is not None and settlement.attempt.outcome is Outcome.RELAY_DOWN:
-                    pause = settlement.delay
-                    break
+                statuses[status] += 1
         except LeaseLost as lost:
             log.warning("delivery: chunk given up: %s", lost)
             if lost.taken:
@@ -74,15 +89,17 @@ class Courier:
             # Whatever it was, the mail in hand must not come first again at once, and take its chunk with it again.
             # Under the chunk's token: it may have been begun and even sent.
             if rest:
-                self._ledger.release([Release(rest.popleft().id, token, self._policy.base)])
+                held.append(Release(rest.popleft().id, token, self._policy.base))
             raise
         finally:
-            self._ledger.release([Release(mail.id, token, pause) for mail in rest])
+            self._ledger.release([*held, *(Release(mail.id, token) for mail in rest)])
+        self._gate.breaker.give_probe_back(token)
         return statuses
 
     def stop(self) -> None:
         """Begin no further mail: each `deliver` finishes the one in hand, hands back the rest and returns."""
         self._stopping.set()
+        self._ledger.hurry()
 
     @property
     def stopping(self) -> bool:
@@ -99,43 +116,58 @@ class Courier:
     def _prepare(self, ids: Sequence[int], token: str) -> list[Mail]:
         """The mails. What fails here, settings or a database that stays away, leaves them to anybody."""
         try:
-            self._relay()
-            return patient(stop=stop_after_delay(LOAD_PATIENCE))(self._load, ids, token)
+            for endpoint in self._settings.endpoints:
+                self._relay(endpoint)
+            if self._journal.exists:
+                self._journal.replay(self._engine)
+            mails, ours = patient(stop=stop_after_delay(LOAD_PATIENCE))(self._load, ids, token)
         except Exception:
             self._ledger.release([Release(id_, token) for id_ in ids])
             raise
+        if not ours:
+            self._ledger.release([Release(mail.id, token) for mail in mails])
+            return []
+        return mails
 
-    def _load(self, ids: Sequence[int], token: str) -> list[Mail]:
+    def _load(self, ids: Sequence[int], token: str) -> tuple[list[Mail], bool]:
         with reading(self._engine) as connection:
-            return load(connection, ids, token)
+            mails = load(connection, ids, token)
+            return mails, self._gate.prepare(connection, mails)
 
-    def _deliver(self, mail: Mail, composer: Composer) -> Settlement:
+    def _deliver(self, mail: Mail, endpoint: Endpoint, composer: Composer, token: str) -> Status:
         """Compose, converse, settle. Raises LeaseLost, when nothing was sent."""
-        if mail.expired:
-            return self._bury(mail, DeadReason.EXPIRED, "expired before its turn came")
         try:
+            if mail.standing.deaths:
+                # Workers died before they could say a word about this mail. Should it kill this one, its row shows it.
+                self._begin(mail, mail.relay)()
             data = composer.compose(mail)
+            started = time.monotonic()
+            report = self._converse(mail, endpoint, data)
+        except InvalidAddress as error:
+            return self._end(mail, End(Status.DEAD, str(error), DeadReason.INVALID))
+        except LeaseLost:
+            # Certainly unsent. If the database did not answer, it may know the row by either token.
+            tokens = {mail.token, mail.next_token or mail.token}
+            self._ledger.release([Release(mail.id, known, relay=mail.relay) for known in tokens])
+            raise
         except (ValueError, LookupError, TypeError, AttributeError, sa.exc.NoResultFound) as error:
             # What it says cannot be a message. Other errors are the database's or the machine's: no mail dies of them.
             log.exception("delivery: mail %d cannot be composed", mail.id)
-            return self._bury(mail, DeadReason.INVALID, f"cannot be composed: {error!r}")
-        started = time.monotonic()
-        deadline = started + self._settings.outbox_lease_seconds - self._settings.smtp_dot_timeout
-        own_token = f"{mail.token}.{secrets.token_hex(4)}"
-        try:
-            report = self._relay().send(
-                mail.sender, mail.recipient, data, partial(self._begin, mail, own_token), deadline=deadline
-            )
-        except InvalidAddress as error:
-            return self._bury(mail, DeadReason.INVALID, str(error))
-        except LeaseLost:
-            # Certainly unsent. If the database did not answer, it may know the row by either token.
-            self._ledger.release([Release(mail.id, token) for token in {mail.token, own_token}])
-            raise
-        return self._settle(mail, report, time.monotonic() - started)
+            return self._end(mail, End(Status.DEAD, f"cannot be composed: {error!r}", DeadReason.INVALID))
+        status = self._settle(mail, endpoint, report, time.monotonic() - started)
+        self._gate.learn(mail, endpoint, report, token)
+        return status
 
-    def _begin(self, mail: Mail, own_token: str) -> Callable[[], None]:
-        wait = self._ledger.begin(Begin(mail.id, mail.token, own_token))
+    def _converse(self, mail: Mail, endpoint: Endpoint, data: bytes) -> Report:
+        deadline = time.monotonic() + self._settings.outbox_lease_seconds - self._settings.smtp_dot_timeout
+        recipient, data = fence.redirected(self._settings, mail.recipient, data)
+        begin = partial(self._begin, mail, endpoint.name)
+        report = self._relay(endpoint).send(mail.sender, recipient, data, begin, deadline=deadline)
+        return self._gate.breaker.weigh(endpoint, report)
+
+    def _begin(self, mail: Mail, relay: str | None) -> Callable[[], None]:
+        own_token = mail.next_token = f"{mail.token.partition('.')[0]}.{secrets.token_hex(4)}"
+        wait = self._ledger.begin(Begin(mail.id, mail.token, own_token, relay))
 
         def wait_until_durable() -> None:
             wait()
@@ -143,8 +175,9 @@ class Courier:
 
         return wait_until_durable
 
-    def _settle(self, mail: Mail, report: Report, seconds: float) -> Settlement:
-        verdict = retry.decide(report.outcome, mail.standing, self._policy, random.uniform(-1, 1))  # noqa: S311
+    def _settle(self, mail: Mail, endpoint: Endpoint, report: Report, seconds: float) -> Status:
+        spread = random.uniform(-1, 1)  # noqa: S311 - against a stampede, not an adversary
+        verdict = retry.decide(report.outcome, mail.standing, self._policy, spread, report.dead_reason)
         attempt = Attempt(
             id=mail.id,
             number=mail.number,
@@ -153,24 +186,29 @@ class Courier:
             stage=report.stage,
             code=report.code,
             reply=report.reply,
-            relay=self._settings.endpoints[0].name,
+            relay=endpoint.name,
             worker=self._worker,
         )
-        settlement = Settlement.of(mail.token, verdict, attempt)
+        # Where all mail is redirected, the relay spoke of that one address.
+        suppress = report.suppress and not self._settings.outbox_redirect_to
+        settlement = Settlement.of(mail.token, verdict, attempt, relay=mail.relay, suppress=suppress)
         if not self._ledger.settle(settlement):
             log.error("delivery: mail %d (%s) was not ours to settle any more", mail.id, report.outcome)
         elif verdict.status in {Status.DEAD, Status.UNCERTAIN}:
             log.warning("delivery: mail %d is %s after %s", mail.id, verdict.status, settlement.last_error)
-        return settlement
+        return verdict.status
 
-    def _bury(self, mail: Mail, reason: DeadReason, error: str) -> Settlement:
-        """Dead without a conversation."""
-        settlement = Settlement(mail.id, mail.token, Status.DEAD, dead_reason=reason, last_error=error)
-        self._ledger.settle(settlement)
-        return settlement
+    def _end(self, mail: Mail, end: End) -> Status:
+        """Without a conversation."""
+        self._ledger.settle(
+            Settlement(
+                mail.id, mail.token, end.status, dead_reason=end.dead_reason, last_error=end.why, relay=mail.relay
+            )
+        )
+        return end.status
 
-    def _relay(self) -> Relay:
-        thread = threading.get_ident()
-        if thread not in self._relays:
-            self._relays[thread] = Relay(self._settings)
-        return self._relays[thread]
+    def _relay(self, endpoint: Endpoint) -> Relay:
+        key = (threading.get_ident(), endpoint.name)
+        if key not in self._relays:
+            self._relays[key] = Relay(endpoint, self._settings)
+        return self._relays[key]

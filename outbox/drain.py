@@ -5,22 +5,29 @@ What publishes is the caller's: Celery in the workers, a plain call in `outbox d
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
-from outbox import claims, retry
+from outbox import breaker, claims, fence, retry
 from outbox.chunk import standing
 from outbox.claims import Claim, Release
 from outbox.database import reading
+from outbox.journal import Journal
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement, settle
 from outbox.states import Outcome, Priority, Stage
+from outbox.writer import is_refused
 
 log = logging.getLogger(__name__)
 
 Publish = Callable[[Priority, list[int], str], None]
 """`publish(priority, ids, token)`: have these rows delivered, by whomever, soon."""
+
+CLAIM_LEASE = 120.0
+"""Seconds that a claimed row waits for its task, and a chunk may take. `begin` gives a mail `OUTBOX_LEASE_SECONDS`; so
+long nothing that was only claimed need wait when Redis forgets its task."""
 
 REAP_BATCH = 500
 """Rows in one transaction of the reaper: short enough that nobody waits for its locks."""
@@ -29,26 +36,55 @@ REAP_BATCH = 500
 def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) -> int:
     """Claim what is due, chunk by chunk, and publish it. Returns the number of rows.
 
-    At most `OUTBOX_IN_FLIGHT` rows of each lane are claimed or sending at a time (a few more when two drains count at
-    once): the rest waits in the table, where it can be cancelled, rather than in a broker. If `publish` fails, the
-    claim is released at once and the error raised.
+    Nothing is claimed while no relay takes mail, or while the database's mail is not ours to send (`obstacle` says so);
+    but a relay whose pause is over gets one mail to try. At most `OUTBOX_IN_FLIGHT` rows of each lane are claimed or
+    sending at a time (a few more when two drains count at once): the rest waits in the table, where it can be
+    cancelled, rather than in a broker. If `publish` fails, the claim is released at once and the error raised.
     """
     with reading(engine) as connection:
         lanes = claims.due_lanes(connection)
         if not lanes:
             return 0
         busy = claims.in_flight(connection)
-    room = {lane: settings.outbox_in_flight - busy[lane] if lane in lanes else 0 for lane in Priority}
+        if why := fence.whose(connection, settings, worker):
+            log.error("drain: %s", why)
+            return 0
+        relays = breaker.standings(connection, settings.endpoints).values()
     published = 0
+    for relay in relays:
+        if relay.wants_probe:
+            published += _probe(engine, settings, worker, publish, relay.name, max(lanes))
+    if not any(relay.available for relay in relays):
+        return published
+    room = {lane: settings.outbox_in_flight - busy[lane] if lane in lanes else 0 for lane in Priority}
     while any(left > 0 for left in room.values()):
         quotas = {lane: max(0, min(left, settings.outbox_chunk)) for lane, left in room.items()}
         with engine.begin() as connection:
-            claim = claims.claim(connection, quotas, worker, settings.outbox_lease_seconds)
+            claim = claims.claim(connection, quotas, worker, _claim_lease(settings))
         _publish(engine, claim, publish)
         for lane, ids in claim.ids.items():
             published += len(ids)
             room[lane] = room[lane] - len(ids) if len(ids) == quotas[lane] else 0
     return published
+
+
+def is_due(engine: sa.Engine) -> bool:
+    """Whether any mail waits for nothing but a worker."""
+    with reading(engine) as connection:
+        return bool(claims.due_lanes(connection))
+
+
+def obstacle(engine: sa.Engine, settings: Settings, worker: str) -> str | None:
+    """Why nothing is sent at all, in a sentence; None if nothing stands in the way."""
+    with reading(engine) as connection:
+        if why := fence.whose(connection, settings, worker):
+            return why
+        relays = breaker.standings(connection, settings.endpoints).values()
+    if any(relay.available for relay in relays):
+        return None
+    return "no relay takes mail: " + "; ".join(
+        f"{relay.name} is {relay.state} ({relay.reason or 'no reason given'})" for relay in relays
+    )
 
 
 def wants_more(engine: sa.Engine, settings: Settings) -> bool:
@@ -58,25 +94,42 @@ def wants_more(engine: sa.Engine, settings: Settings) -> bool:
         if not lanes:
             return False
         busy = claims.in_flight(connection)
-    return any(busy[lane] <= settings.outbox_in_flight / 2 for lane in lanes)
+        relays = breaker.standings(connection, settings.endpoints).values()
+    return any(relay.available for relay in relays) and any(
+        busy[lane] <= settings.outbox_in_flight / 2 for lane in lanes
+    )
 
 
 def reap(engine: sa.Engine, settings: Settings) -> int:
     """Take back the rows whose lease ran out. Returns their number.
 
     What was only claimed goes back to `pending`. What was `sending` may have been delivered before its worker died: it
-    gets an `uncertain` attempt, and `on_uncertain` decides.
+    gets an `uncertain` attempt, and `on_uncertain` decides. First comes what this host knows better: its journal. If
+    the database fails in the middle of that, nothing is reaped.
     """
-    reaped = 0
-    while True:
-        with engine.begin() as connection:
-            returned = claims.return_unbegun(connection, REAP_BATCH)
-        # In a transaction of its own: what cannot be settled must not hold back what was never sent.
-        with engine.begin() as connection:
-            settled = _settle_lapsed(connection, settings)
-        reaped += len(returned) + settled
-        if len(returned) < REAP_BATCH and settled < REAP_BATCH:
-            return reaped
+    journal = Journal(settings.outbox_journal)
+    if journal.exists:
+        journal.replay(engine)
+    return _return_unbegun(engine) + _settle_lapsed(engine, settings)
+
+
+def _claim_lease(settings: Settings) -> float:
+    return min(CLAIM_LEASE, settings.outbox_lease_seconds)
+
+
+def _probe(  # noqa: PLR0917
+    engine: sa.Engine, settings: Settings, worker: str, publish: Publish, relay: str, lane: Priority
+) -> int:
+    """Have one mail try a relay: of the lane that has the most patience. Of two drains at once, one does it."""
+    quotas = {priority: int(priority is lane) for priority in Priority}
+    with engine.connect() as connection, connection.begin() as transaction:
+        claim = claims.claim(connection, quotas, worker, _claim_lease(settings))
+        if not claim.ids[lane] or not breaker.take_probe(connection, relay, claim.token, _claim_lease(settings)):
+            transaction.rollback()
+            return 0
+    log.info("drain: mail %d tries the relay %s", claim.ids[lane][0], relay)
+    _publish(engine, claim, publish)
+    return 1
 
 
 def _publish(engine: sa.Engine, claim: Claim, publish: Publish) -> None:
@@ -91,24 +144,65 @@ def _publish(engine: sa.Engine, claim: Claim, publish: Publish) -> None:
                 claims.release(connection, [Release(id_, claim.token) for ids in waiting.values() for id_ in ids])
 
 
-def _settle_lapsed(connection: sa.Connection, settings: Settings) -> int:
+def _return_unbegun(engine: sa.Engine) -> int:
+    returned = 0
+    while True:
+        with engine.begin() as connection:
+            batch = len(claims.return_unbegun(connection, REAP_BATCH))
+        returned += batch
+        if batch < REAP_BATCH:
+            return returned
+
+
+def _settle_lapsed(engine: sa.Engine, settings: Settings) -> int:
     policy = retry.Policy.of(settings)
-    settlements = []
-    for row in claims.find_lapsed_sendings(connection, REAP_BATCH):
-        verdict = retry.decide(Outcome.UNCERTAIN, standing(row), policy, random.uniform(-1, 1))  # noqa: S311
-        attempt = Attempt(
-            id=row.id,
-            number=row.claims,
-            seconds=settings.outbox_lease_seconds + row.overdue,
-            outcome=Outcome.UNCERTAIN,
-            stage=Stage.DOT,
-            code=None,
-            reply=f"{row.claimed_by} vanished while it was sending",
-            relay=settings.endpoints[0].name,
-            worker=row.claimed_by,
-        )
-        log.warning("reap: mail %d: %s; now %s", row.id, attempt.reply, verdict.status)
-        settlements.append(Settlement.of(row.claim_token, verdict, attempt))
-    if settlements:
-        settle(connection, settlements)
+    settled, last = 0, 0
+    while True:
+        with engine.begin() as connection:
+            rows = claims.find_lapsed_sendings(connection, REAP_BATCH, last)
+            settled += _settle_each(connection, [_post_mortem(row, policy, settings) for row in rows])
+        if len(rows) < REAP_BATCH:
+            return settled
+        last = rows[-1].id  # rows that cannot be settled stay; those behind them have their turn all the same
+
+
+def _settle_each(connection: sa.Connection, settlements: Sequence[Settlement]) -> int:
+    """All together or, where the database refuses one of them, each by itself."""
+    if not settlements:
+        return 0
+    try:
+        with connection.begin_nested():
+            settle(connection, settlements)
+    except sa.exc.DBAPIError as error:
+        if not is_refused(error):
+            raise
+        if len(settlements) > 1:
+            return sum(_settle_each(connection, [settlement]) for settlement in settlements)
+        log.error("reap: mail %d cannot be settled, a person must look: %s", settlements[0].id, error.orig)  # noqa: TRY400
+        return 0
+    for settlement in settlements:
+        log.warning("reap: mail %d: %s; now %s", settlement.id, settlement.last_error, settlement.status)
     return len(settlements)
+
+
+def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> Settlement:
+    spread = random.uniform(-1, 1)  # noqa: S311 - not a secret
+    if row.relay is None:
+        # Nobody had been spoken to yet.
+        outcome, stage, doing = Outcome.DEFERRED, Stage.COMPOSE, "composing this mail"
+        verdict = retry.after_death(standing(row), policy, spread)
+    else:
+        outcome, stage, doing = Outcome.UNCERTAIN, Stage.DOT, "sending"
+        verdict = retry.decide(outcome, standing(row), policy, spread)
+    attempt = Attempt(
+        id=row.id,
+        number=row.claims,
+        seconds=settings.outbox_lease_seconds + row.overdue,
+        outcome=outcome,
+        stage=stage,
+        code=None,
+        reply=f"{row.claimed_by} vanished while it was {doing}",
+        relay=row.relay or "",
+        worker=row.claimed_by,
+    )
+    return Settlement.of(row.claim_token, verdict, attempt)

@@ -7,6 +7,7 @@
      |    +-- InvalidHeader
      |    +-- TooLarge
      +-- IdempotencyConflict    the key is taken by a mail that says something else
+     +-- NotPossible            the mail is not in a state in which that can be done
      +-- LeaseLost              the mail must not be sent by us (any more)
      +-- NotRecorded            the end of a claim could not be written down
 
@@ -49,6 +50,10 @@ class TooLarge(InvalidEmail):
 
 class IdempotencyConflict(OutboxError):
     """The same `idempotency_key` was used before, for a mail that says something else."""
+
+
+class NotPossible(OutboxError):
+    """What a person wanted of a mail its status does not allow. Says what can be done with it instead."""
 
 
 class LeaseLost(OutboxError):

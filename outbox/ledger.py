@@ -6,10 +6,12 @@ hand their lines to this one thread, which commits whatever is waiting, and each
 the single mail's safety at the batch's price (3,210 mails/s against 1,360, two processes of 8 conversations each).
 
 A line that ends a claim is kept and tried again for as long as the lease lives, for the mail has been sent and must
-not be sent again. A begin is never kept: the relay is waiting, and the mail can still be dropped.
+not be sent again. What the relay has answered also goes to the journal as soon as the database does not take it: this
+process may be killed. A begin is never kept: the relay is waiting, and the mail can still be dropped.
 """
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -22,13 +24,23 @@ import sqlalchemy as sa
 
 from outbox.claims import Begin, Release
 from outbox.errors import LeaseLost, NotRecorded
+from outbox.journal import Journal
 from outbox.settlement import Settlement
-from outbox.writer import Entry, Line, Writer, is_passing, patient
+from outbox.writer import Entry, Line, Writer, is_passing, is_refused, patient
 
 log = logging.getLogger(__name__)
 
 BEGIN_PATIENCE = 30
 """Seconds that a conversation waits for its begin while the relay waits for the mail (RFC 5321 gives us 5 minutes)."""
+
+SLOW = 5
+"""Seconds without an answer after which a settle is journaled: the database may hang, and tell nobody so."""
+
+LAST_PATIENCE = 5
+"""Seconds that anybody waits for the database once the process is to end: its supervisor will not wait long."""
+
+LAST_TRY = 1
+"""Seconds that a line has in any case, also if it comes when those are over."""
 
 LONGEST_BATCH = 500
 """Lines in one transaction: more than the conversations of a process can have waiting, but for a released chunk."""
@@ -37,9 +49,12 @@ LONGEST_BATCH = 500
 class Ledger:
     """The process's writer. Its thread starts with the first line and ends with `close`."""
 
-    def __init__(self, engine: sa.Engine, lease: float) -> None:
+    def __init__(self, engine: sa.Engine, lease: float, journal: Journal) -> None:
         self._writer = Writer(engine, lease)
         self._lease = lease
+        self._journal = journal
+        self._hurried = math.inf
+        """When `hurry` was called. A plain number: a signal handler may not wait for a lock."""
         self._waiting: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         """Held to enter a line and to end the thread: no line enters behind the back of a thread that ends."""
@@ -52,11 +67,11 @@ class Ledger:
 
         It raises LeaseLost if the row is not ours any more, or if the database does not say so in time.
         """
-        answer = self._enter(line).answer
+        entry = self._enter(line)
 
         def wait() -> None:
             try:
-                ours = answer.result(BEGIN_PATIENCE)
+                ours = self._answer(entry)
             except NoAnswerError as error:
                 raise LeaseLost(f"mail {line.id}: no answer from the database in {BEGIN_PATIENCE} s") from error
             except Exception as error:
@@ -69,27 +84,37 @@ class Ledger:
     def settle(self, line: Settlement) -> bool:
         """End a claim. Returns when it is durable: True, or False if the row was no longer ours to settle.
 
-        Raises NotRecorded if the database refuses the line, or could not be reached before the lease was over.
+        Raises NotRecorded if the database refuses the line, or could not be reached before the lease was over; then it
+        is in the journal.
         """
-        return _wait(self._enter(line))
+        return self._wait(self._enter(line))
 
     def release(self, lines: Sequence[Release]) -> None:
         """Hand rows back untried. Returns when that is durable; raises NotRecorded as `settle` does."""
         for entry in [self._enter(line) for line in lines]:
-            _wait(entry)
+            self._wait(entry)
+
+    def hurry(self) -> None:
+        """The process is to end: whoever waits for a database that is away gives up within seconds.
+
+        May be called from a signal handler.
+        """
+        self._hurried = min(self._hurried, time.monotonic())
+        self._waiting.put(None)  # for a thread that sleeps until its next try
 
     def close(self) -> None:
         """Commit what is waiting and end the thread. A line that comes later is committed, too."""
+        self.hurry()
         with self._gate:
             thread = self._thread
             self._closing = True
             self._waiting.put(None)  # for a thread that waits
         if thread is not None:
             # No longer than anybody waits for an answer: the database may hang.
-            thread.join(self._lease)
+            thread.join(min(self._lease, LAST_PATIENCE))
 
     def _enter(self, line: Line) -> Entry:
-        entry = Entry(line, time.monotonic() + self._lease)
+        entry = Entry(line, BEGIN_PATIENCE if isinstance(line, Begin) else self._lease)
         with self._gate:
             self._waiting.put(entry)
             if self._thread is None:
@@ -164,8 +189,7 @@ class Ledger:
     def _insist(self, batch: Sequence[Entry], error: Exception) -> None:
         """Try the recording again until the leases are over: then the reaper has the rows. Never the sending."""
         kept: list[Entry] = []
-        for entry in batch:
-            _keep(entry, kept, error)
+        self._keep(batch, kept, error)
         if not kept:
             return
         log.warning("ledger: %d lines wait for the database: %s", len(kept), error)
@@ -178,34 +202,72 @@ class Ledger:
                 entry.answer.set_result(entry.ours)
 
     def _collect(self, kept: list[Entry], error: Exception, seconds: float) -> None:
-        """Wait for the database, while lines come in, and give up those whose lease is over."""
-        until = time.monotonic() + seconds
+        """Wait for the database, while lines come in, and give up those whose time is over."""
+        until = min([time.monotonic() + seconds, *map(self._end_of_patience, kept)])
         with suppress(queue.Empty):
             while (left := until - time.monotonic()) > 0:
                 entry = self._waiting.get(timeout=left)
-                if entry is not None:
-                    self._take(entry)
-                    _keep(entry, kept, error)
-        lapsed = [entry for entry in kept if entry.deadline <= time.monotonic()]
+                if entry is None:
+                    break  # somebody is in a hurry
+                self._take(entry)
+                self._keep([entry], kept, error)
+        lapsed = [entry for entry in kept if self._end_of_patience(entry) <= time.monotonic()]
         for entry in lapsed:
             kept.remove(entry)
             entry.answer.set_exception(error)
 
+    def _keep(self, batch: Sequence[Entry], kept: list[Entry], error: Exception) -> None:
+        """Keep the lines that end a claim; a begin must not wait for a database that is away."""
+        for entry in batch:
+            if isinstance(entry.line, Begin):
+                entry.answer.set_exception(error)
+            else:
+                kept.append(entry)
+        self._write_down(batch)
 
-def _wait(entry: Entry) -> bool:
-    try:
-        return entry.answer.result(max(0, entry.deadline - time.monotonic()))
-    except Exception as error:
-        reason = str(error) or "no answer from the database"
-        raise NotRecorded(
-            f"mail {entry.line.id}: its {type(entry.line).__name__.lower()} is not recorded, the reaper will find the "
-            f"row when its lease is over: {reason}"
-        ) from error
+    def _write_down(self, entries: Sequence[Entry]) -> None:
+        """To the journal, once: what a relay has said. The rest can be found out again."""
+        answers = [entry for entry in entries if entry.journaled is None and _attempted(entry.line)]
+        lines = [entry.line for entry in answers if isinstance(entry.line, Settlement)]
+        if lines:
+            journaled = self._journal.append(lines)
+            for entry in answers:
+                entry.journaled = journaled
+
+    def _end_of_patience(self, entry: Entry) -> float:
+        """By `time.monotonic`."""
+        last = max(self._hurried + LAST_PATIENCE, entry.entered + LAST_TRY)
+        return min(entry.entered + entry.patience, last)
+
+    def _answer(self, entry: Entry) -> bool:
+        """Wait for it; NoAnswerError if that takes too long.
+
+        It is looked up from time to time whether that has changed, since the ledger's thread may hang in the database.
+        """
+        while (left := self._end_of_patience(entry) - time.monotonic()) > 0:
+            with suppress(NoAnswerError):
+                entry.answer.exception(min(left, LAST_TRY))
+                break
+            if time.monotonic() - entry.entered > SLOW:
+                self._write_down([entry])
+        return entry.answer.result(0)
+
+    def _wait(self, entry: Entry) -> bool:
+        try:
+            return self._answer(entry)
+        except BaseException as error:
+            if not is_refused(error):
+                self._write_down([entry])
+            if not isinstance(error, Exception):
+                raise
+            reason = str(error) or "no answer from the database"
+            next_ = "the reaper will find the row when its lease is over"
+            if entry.journaled:
+                next_ = f"but the journal has it, {self._journal.path}, and the reaper of this host reads that first"
+            raise NotRecorded(
+                f"mail {entry.line.id}: its {type(entry.line).__name__.lower()} is not recorded, {next_}: {reason}"
+            ) from error
 
 
-def _keep(entry: Entry, kept: list[Entry], error: Exception) -> None:
-    """Keep a line that ends a claim; a begin must not wait for a database that is away."""
-    if isinstance(entry.line, Begin):
-        entry.answer.set_exception(error)
-    else:
-        kept.append(entry)
+def _attempted(line: Line) -> bool:
+    return isinstance(line, Settlement) and line.attempt is not None

@@ -14,15 +14,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from smtplib import SMTPResponseException
+from smtplib import SMTPException, SMTPNotSupportedError, SMTPResponseException
 from typing import TypeVar
 
 from emails.backend.smtp.backend import SMTPBackend
 
+from outbox import outcomes
 from outbox.conversation import Answer, Conversation, TLSConversation
+from outbox.endpoints import Endpoint
 from outbox.errors import InvalidAddress, SettingsError
+from outbox.outcomes import Broken, Row
 from outbox.settings import Settings
-from outbox.states import Outcome, Stage
+from outbox.states import DeadReason, Outcome, Stage
 
 F = TypeVar("F")
 
@@ -40,24 +43,10 @@ _REPLY_LENGTH = 500
 """Characters of a reply worth keeping. RFC 5321 allows 512 octets a line, and the first line says it."""
 
 _CLOSING = 421
-"""The relay is shutting down, overloaded or tired of us (RFC 5321, 4.2.3): nothing this mail has done."""
-
-_AUTHENTICATION_REQUIRED = 530
-"""To MAIL: log in, or STARTTLS, first (RFC 4954, 3207). Our settings' fault, of which no mail should die."""
+"""Whatever it means, the relay hangs up behind it (RFC 5321, 3.8)."""
 
 _TROUBLE = (OSError, ValueError)
 """All that connecting and talking raise; ValueError is a host that cannot be a name, a challenge that is no base64."""
-
-_WHEN_LOST = {
-    Stage.CONNECT: Outcome.RELAY_DOWN,
-    Stage.TLS: Outcome.RELAY_DOWN,
-    Stage.AUTH: Outcome.RELAY_DOWN,
-    Stage.MAIL: Outcome.DEFERRED,
-    Stage.RCPT: Outcome.DEFERRED,
-    Stage.DATA: Outcome.DEFERRED,
-    Stage.DOT: Outcome.UNCERTAIN,
-}
-"""What a lost connection, a timeout or a garbled reply means, by how far the conversation had come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +57,9 @@ class Report:
     stage: Stage
     code: int | None
     reply: str
+    dead_reason: DeadReason = DeadReason.REJECTED
+    suppress: bool = False
+    sender_refused: bool = False
 
 
 class Relay(SMTPBackend):
@@ -80,13 +72,11 @@ class Relay(SMTPBackend):
     connection_ssl_cls = TLSConversation  # type: ignore[assignment]  # not a child of the library's, which connects twice
     _client: Conversation | None
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, endpoint: Endpoint, settings: Settings) -> None:
         super().__init__(
-            host=settings.smtp_host,
-            port=settings.endpoints[0].port,
-            ssl=settings.smtp_use_ssl,
-            timeout=settings.smtp_connect_timeout,
+            host=endpoint.host, port=endpoint.port, ssl=endpoint.tls, timeout=settings.smtp_connect_timeout
         )
+        self.endpoint = endpoint
         self.settings = settings
         self.tls_context = _tls_context(settings.smtp_ca_file)
         self.stage = Stage.CONNECT
@@ -178,18 +168,20 @@ class Relay(SMTPBackend):
     def _report(self, answer: Answer) -> Report:
         """What the relay's verdict means. A refused mail keeps the connection; RSET waits until the next one needs it,
         for the answer in hand should be on record first."""
-        outcome = _meaning(answer)
+        text = _text(answer.text)
+        row = outcomes.of_reply(answer.stage, answer.code, text)
         self._used_at = time.monotonic()
         self._unfinished = answer.refused
-        if outcome is Outcome.RELAY_DOWN:
+        if answer.code == _CLOSING or row.outcome is Outcome.RELAY_MISCONFIGURED:
             self._hang_up()
-        return Report(outcome, answer.stage, answer.code, _one_line(answer.text))
+        return _report(row, answer.stage, answer.code, text)
 
     def _lost(self, error: Exception) -> Report:
         self._hang_up()
         if isinstance(error, SMTPResponseException):
-            return Report(_WHEN_LOST[self.stage], self.stage, error.smtp_code, _one_line(error.smtp_error))
-        return Report(_WHEN_LOST[self.stage], self.stage, None, _one_line(str(error)))
+            text = _text(error.smtp_error)
+            return _report(outcomes.of_reply(self.stage, error.smtp_code, text), self.stage, error.smtp_code, text)
+        return _report(outcomes.of_break(self.stage, _broken(error)), self.stage, None, str(error))
 
     def _hang_up(self) -> None:
         """Close without a word."""
@@ -202,20 +194,25 @@ class Relay(SMTPBackend):
         return self._client
 
 
-def _meaning(answer: Answer) -> Outcome:
-    if not answer.refused:
-        return Outcome.SENT
-    if answer.stage is not Stage.DOT and answer.code == _CLOSING:
-        return Outcome.RELAY_DOWN
-    if answer.stage is Stage.MAIL and answer.code == _AUTHENTICATION_REQUIRED:
-        return Outcome.RELAY_DOWN
-    return Outcome.DEFERRED if answer.code < 500 else Outcome.REJECTED  # noqa: PLR2004 - RFC 5321, 4.2.1
+def _report(row: Row, stage: Stage, code: int | None, text: str) -> Report:
+    return Report(row.outcome, stage, code, _one_line(text), row.dead_reason, row.suppress, row.sender_refused)
 
 
-def _one_line(text: bytes | str) -> str:
+def _broken(error: Exception) -> Broken:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Broken.UNTRUSTED
+    # The library's word for "no way to log in that we know" is the plain exception.
+    if isinstance(error, SMTPNotSupportedError) or type(error) is SMTPException:
+        return Broken.NOT_OFFERED
+    return Broken.LOST
+
+
+def _text(said: bytes | str) -> str:
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+
+
+def _one_line(text: str) -> str:
     """Words from outside, fit for a column, a log and a terminal."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_REPLY_LENGTH]
 
 

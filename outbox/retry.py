@@ -17,6 +17,10 @@ SPREAD = 0.2
 RESENDS = 2
 """A mail that may already have been delivered is sent again at most this often, then a person must look."""
 
+MOST_DEATHS = 3
+"""A mail whose claim ended this often with the worker's death, before there was a conversation, is given up: what kills
+a worker three times would kill the fourth, and take a chunk with it each time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -84,6 +88,13 @@ def decide(
             return _again(standing, policy, spread)
         case Outcome.UNCERTAIN:
             return _once_more(standing, policy, spread)
+
+
+def after_death(standing: Standing, policy: Policy, spread: float) -> Verdict:
+    """For a mail that was only being composed when its worker died: certainly unsent, and perhaps what it died of."""
+    if standing.deaths + 1 >= MOST_DEATHS:
+        return Verdict(Status.DEAD, dead_reason=DeadReason.INVALID)
+    return _again(standing, policy, spread)
 
 
 def backoff(attempt: int, policy: Policy, spread: float) -> float:

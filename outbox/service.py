@@ -7,46 +7,24 @@ Rolled back: no mail. Committed: it will be sent, whatever dies next. Nothing he
 network: after the commit, one call of `wake` tells the workers that there is something to do.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
 
+from outbox import enqueue, operations
 from outbox.attachments import Attachment
-from outbox.database import insert, utcnow
 from outbox.draft import Draft, draft
-from outbox.errors import IdempotencyConflict, InvalidEmail
-from outbox.models import EmailAttachment, EmailBlob, EmailContent, QueuedEmail
+from outbox.errors import InvalidEmail
+from outbox.explaining import explain
+from outbox.models import EmailAttachment, EmailContent, QueuedEmail
 from outbox.settings import Settings
 from outbox.states import OnUncertain, Priority
-
-log = logging.getLogger(__name__)
-
-Wake = Callable[[], None]
-
-_WAKE = "outbox_wake"
-"""The key of `session.info` under which an application keeps its wake, once, on its sessionmaker."""
-
-_CONTENTS, _QUEUE, _ATTACHMENTS, _BLOBS = (
-    cast("sa.Table", model.__table__) for model in (EmailContent, QueuedEmail, EmailAttachment, EmailBlob)
-)
-
-_KEYS_IN_A_QUERY = 1000
-"""SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535; more than this in one brings nothing."""
-
-_KEY_IS_TAKEN: dict[str, Any] = {
-    "index_elements": ["idempotency_key"],
-    "index_where": sa.text("idempotency_key IS NOT NULL"),
-}
-
-_WAKING = "outbox_waking"
-"""The key of `session.info` for what to call after the transaction that is open."""
+from outbox.waking import WAKE, Wake, wake_after_commit
 
 
 class EmailService:
@@ -61,7 +39,7 @@ class EmailService:
     ) -> None:
         self._session = session
         self._settings = settings or _environment()
-        self._wake: Wake | None = wake or session.info.get(_WAKE)
+        self._wake: Wake | None = wake or session.info.get(WAKE)
 
     def queue_email(
         self,
@@ -113,11 +91,14 @@ class EmailService:
             written = self._insert_keyed(checked)
             if written is None:
                 self._session.flush()  # its rows may be waiting in this very session
-                return self._session.get_one(QueuedEmail, self._first_rows([checked])[idempotency_key])
+                return self._session.get_one(
+                    QueuedEmail, enqueue.first_rows(self._connection(), [checked])[idempotency_key]
+                )
             content = written
-        self._store_blobs([checked])
-        content.recipients = [QueuedEmail(**row) for row in _rows(checked)]
-        content.attachments = [EmailAttachment(**link) for link in _links(checked)]
+        enqueue.store_blobs(self._connection(), [checked])
+        ends = enqueue.ends(self._connection(), [checked])
+        content.recipients = [QueuedEmail(**row) for row in enqueue.rows(checked, ends)]
+        content.attachments = [EmailAttachment(**link) for link in enqueue.links(checked)]
         self._session.add(content)
         self._wake_after_commit()
         return content.recipients[0]
@@ -138,15 +119,35 @@ class EmailService:
         with self._session.begin_nested():
             return self._write(drafts)
 
+    def cancel(self, id_: int) -> None:
+        """Call a pending mail back. Raises NotPossible if it is not there or not pending (any more)."""
+        self._move(id_, operations.cancel, "cancelled")
+
+    def requeue(self, id_: int) -> None:
+        """Send a dead, cancelled or uncertain mail, as if it were queued now. Raises NotPossible if it is none."""
+        self._move(id_, operations.requeue, "requeued")
+        self._wake_after_commit()
+
+    def explain(self, id_: int) -> str:
+        """One sentence on how a mail stands: why it has not gone yet, and when it will; or what became of it."""
+        self._session.flush()
+        return explain(self._connection(), self._settings, id_)
+
+    def _move(self, id_: int, move: Callable[[sa.Connection, Iterable[int]], set[int]], wish: str) -> None:
+        self._session.flush()  # the row may be waiting in this very session
+        if not move(self._connection(), [id_]):
+            raise operations.refusal(self._connection(), id_, wish)
+        row = self._session.identity_map.get(self._session.identity_key(QueuedEmail, id_))
+        if row is not None:
+            self._session.expire(row)  # it must not go on saying what is not so any more
+
     def _write(self, drafts: Sequence[Draft]) -> list[int]:
-        ids = self._insert_contents(drafts)
+        connection = self._connection()
+        ids = enqueue.insert_contents(connection, drafts)
         new = [(ids[d.content["message_id"]], d) for d in drafts if d.content["message_id"] in ids]
-        self._store_blobs([d for _, d in new])
-        links = [{"content_id": id_, **link} for id_, d in new for link in _links(d)]
-        if links:
-            self._connection().execute(sa.insert(_ATTACHMENTS), links)
-        firsts = self._insert_rows(new)
-        there = self._first_rows([d for d in drafts if d.content["message_id"] not in ids])
+        enqueue.insert_attachments(connection, new)
+        firsts = enqueue.insert_rows(connection, new)
+        there = enqueue.first_rows(connection, [d for d in drafts if d.content["message_id"] not in ids])
         if new:
             self._wake_after_commit()
         return [
@@ -166,123 +167,20 @@ class EmailService:
 
     def _insert_keyed(self, checked: Draft) -> EmailContent | None:
         """The new content, or None if the key is taken."""
-        unless_taken = insert(EmailContent, self._connection()).on_conflict_do_nothing(**_KEY_IS_TAKEN)
-        content = self._session.scalars(unless_taken.values(checked.content).returning(EmailContent)).one_or_none()
+        inserted = enqueue.unless_taken(EmailContent, self._connection()).values(checked.content)
+        content = self._session.scalars(inserted.returning(EmailContent)).one_or_none()
         if content is not None:
             for empty in ("recipients", "attachments"):  # known, and not worth a query each
                 set_committed_value(content, empty, [])
         return content
-
-    def _insert_contents(self, drafts: Sequence[Draft]) -> dict[str, int]:
-        """Message-ID -> id of the contents written; those whose key is taken are not among them."""
-        unless_taken = insert(_CONTENTS, self._connection()).on_conflict_do_nothing(**_KEY_IS_TAKEN)
-        returning = unless_taken.returning(_CONTENTS.c.message_id, _CONTENTS.c.id)
-        rows = self._connection().execute(returning, [d.content for d in drafts])
-        return {row.message_id: row.id for row in rows}
-
-    def _insert_rows(self, new: Sequence[tuple[int, Draft]]) -> dict[int, int]:
-        """Content id -> id of its first queue row."""
-        if not new:
-            return {}
-        unscheduled = {
-            "scheduled_at": None,
-            "expires_at": None,
-            "next_attempt_at": self._connection().scalar(sa.select(utcnow())),
-        }
-        rows = [unscheduled | {"content_id": id_, **row} for id_, d in new for row in _rows(d)]
-        firsts: dict[int, int] = {}
-        statement = sa.insert(_QUEUE).returning(_QUEUE.c.content_id, _QUEUE.c.id)
-        for row in self._connection().execute(statement, rows):
-            firsts[row.content_id] = min(row.id, firsts.get(row.content_id, row.id))
-        return firsts
-
-    def _store_blobs(self, drafts: Sequence[Draft]) -> None:
-        """Each distinct file once; one that is there, from whatever mail, is left alone."""
-        blobs = {file.sha256: file for d in drafts for file in d.attachments}
-        for sha256, file in sorted(blobs.items()):  # in one order everywhere, or two transactions wait for each other
-            values = {"sha256": sha256, "size": len(file.data), "data": file.data}
-            unless_there = insert(_BLOBS, self._connection()).on_conflict_do_nothing()
-            self._connection().execute(unless_there, values)
-
-    def _first_rows(self, drafts: Sequence[Draft]) -> dict[str, int]:
-        """Key -> id of the first row of the mail that has it, or IdempotencyConflict if that says something else."""
-        found = self._with_keys(sorted({d.content["idempotency_key"] for d in drafts}))
-        for d in drafts:
-            key = d.content["idempotency_key"]
-            if key not in found:
-                raise IdempotencyConflict(
-                    f"idempotency_key={key!r}: a concurrent transaction, which this one cannot see, has just used it; "
-                    "repeat the transaction"
-                )
-            if found[key].payload_hash != d.content["payload_hash"]:
-                raise IdempotencyConflict(
-                    f"idempotency_key={key!r}: it was used on {found[key].created_at:%Y-%m-%d %H:%M} for a mail that "
-                    f"says something else ({found[key].message_id}); a new mail needs a new key"
-                )
-        return {key: row.first for key, row in found.items()}
-
-    def _with_keys(self, keys: Sequence[str]) -> dict[str, Any]:
-        c = _CONTENTS.c
-        query = (
-            sa.select(
-                c.idempotency_key, c.payload_hash, c.message_id, c.created_at, sa.func.min(_QUEUE.c.id).label("first")
-            )
-            .join(_QUEUE, _QUEUE.c.content_id == c.id)
-            .group_by(c.id)
-        )
-        return {
-            row.idempotency_key: row
-            for start in range(0, len(keys), _KEYS_IN_A_QUERY)
-            for row in self._connection().execute(
-                query.where(c.idempotency_key.in_(keys[start : start + _KEYS_IN_A_QUERY]))
-            )
-        }
 
     def _connection(self) -> sa.Connection:
         """The transaction's. A session may know several databases, by their models."""
         return self._session.connection(bind_arguments={"mapper": EmailContent})
 
     def _wake_after_commit(self) -> None:
-        if self._wake is None:
-            return
-        session = self._session() if isinstance(self._session, scoped_session) else self._session
-        session.info.setdefault(_WAKING, set()).add(self._wake)
-        if not event.contains(session, "after_commit", _after_commit):
-            event.listen(session, "after_commit", _after_commit)
-            event.listen(session, "after_transaction_end", _after_end)
-
-
-def _after_commit(session: Session) -> None:
-    if session.in_nested_transaction():
-        return  # a savepoint: nobody else can see the mail yet
-    for wake in session.info.pop(_WAKING, ()):
-        try:
-            wake()
-        except Exception:
-            log.exception("wake failed: the mail is safe and waits for the next drain")
-
-
-def _after_end(session: Session, transaction: SessionTransaction) -> None:
-    # Not only after a rollback: a session may be closed with its transaction open, and then used again.
-    if transaction.parent is None:
-        session.info.pop(_WAKING, None)
-
-
-def _rows(checked: Draft) -> list[dict[str, Any]]:
-    return [{**checked.row, "kind": kind, "recipient": address} for kind, address in checked.recipients]
-
-
-def _links(checked: Draft) -> list[dict[str, Any]]:
-    return [
-        {
-            "position": position,
-            "sha256": file.sha256,
-            "filename": file.filename,
-            "content_type": file.media_type,
-            "inline_id": file.inline_id,
-        }
-        for position, file in enumerate(checked.attachments)
-    ]
+        if self._wake is not None:
+            wake_after_commit(self._session, self._wake)
 
 
 @cache

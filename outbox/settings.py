@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     outbox_max_age_hours: Seconds = 72
     outbox_on_uncertain: OnUncertain = OnUncertain.RETRY
     outbox_max_message_bytes: Count = 25_000_000
+    outbox_journal: Path = Path("var/outbox-journal.jsonl")
 
     @field_validator("smtp_from_email")
     @classmethod

@@ -86,7 +86,7 @@ UPDATE email_queue
   FROM {lines}
  WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
-   AND (email_queue.status = 'sending' OR line.status IN ('pending', 'dead'))
+   AND (email_queue.status = 'sending' OR line.status IN ('pending', 'dead', 'uncertain'))
 RETURNING email_queue.id"""
 
 
@@ -96,7 +96,9 @@ INSERT INTO email_suppressions (target, reason, source)
 SELECT DISTINCT lower(q.recipient), q.last_error, a.relay FROM email_queue AS q
   JOIN email_attempts AS a ON a.email_id = q.id AND a.number = q.claims
  WHERE q.id {sql.among(sql.numbers(":ids"))}
-ON CONFLICT DO NOTHING"""
+ON CONFLICT (target) DO UPDATE
+   SET reason = excluded.reason, source = excluded.source, until = NULL, created_at = {sql.now}
+ WHERE email_suppressions.until <= {sql.now}"""
 
 
 def _record(sql: Words) -> str:
@@ -110,15 +112,49 @@ INSERT INTO email_attempts (email_id, number, started_at, finished_at, outcome, 
 SELECT id, number, {sql.after("-seconds")}, {sql.now}, outcome, stage, code, reply, relay, worker FROM {lines}"""
 
 
+def _settle_late(sql: Words) -> str:
+    # The reaper has written `uncertain` about this very conversation, and nobody has claimed the row since.
+    lines = sql.lines(":lines", id="bigint", number="integer", relay="text", code="integer")
+    return f"""
+UPDATE email_queue
+   SET status = 'sent', sent_at = {sql.now}, finalized_at = {sql.now}, last_code = line.code, last_error = NULL,
+       relay = NULL, waiting_for = NULL, dead_reason = NULL
+  FROM {lines}
+ WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claims = line.number
+   AND email_queue.status IN ('pending', 'uncertain')
+   AND EXISTS (SELECT 1 FROM email_attempts AS a WHERE a.email_id = line.id AND a.number = line.number
+                  AND a.outcome = 'uncertain' AND a.relay = line.relay)
+RETURNING email_queue.id"""
+
+
+def _correct(sql: Words) -> str:
+    lines = sql.lines(":lines", id="bigint", number="integer", stage="text", code="integer", reply="text")
+    return f"""
+UPDATE email_attempts
+   SET outcome = 'sent', stage = line.stage, code = line.code, reply = line.reply
+  FROM {lines}
+ WHERE {sql.on_line("email_attempts.email_id", ":lines")} AND email_attempts.number = line.number"""
+
+
+def _known_as_sent(sql: Words) -> str:
+    return f"""
+SELECT email_queue.id FROM email_queue, {sql.lines(":lines", id="bigint", number="integer")}
+ WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claims = line.number
+   AND email_queue.status = 'sent'"""
+
+
 _SETTLE = Statement(_settle)
+_SETTLE_LATE = Statement(_settle_late)
+_CORRECT = Statement(_correct)
+_KNOWN_AS_SENT = Statement(_known_as_sent)
 _SUPPRESS = Statement(_suppress)
 _RECORD = Statement(_record)
 
 
 def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
-    """sending -> sent, pending, dead or uncertain; claimed -> pending or dead. With the attempt, if there was one.
+    """sending -> sent, pending, dead or uncertain; claimed -> pending, dead or uncertain.
 
-    A recipient that does not exist is suppressed in the same transaction.
+    With the attempt, if there was one. A recipient that does not exist is suppressed in the same transaction.
     Returns the ids that were ours.
     """
     ours = set(_SETTLE(connection, lines=as_lines(s._replace(attempt=None) for s in settlements)).scalars())
@@ -129,3 +165,19 @@ def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[
     if gone:
         _SUPPRESS(connection, ids=json.dumps(gone))
     return ours
+
+
+def settle_late(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
+    """pending, uncertain -> sent: the relay had said 250, and the reaper, who could not know, was faster.
+
+    For lines that `settle` did not take. Where `claims` still is the attempt's number, nobody has claimed the row
+    since, so nobody is sending it again; and the attempt, which the reaper called uncertain, gets the relay's words.
+    Returns the ids that stand as sent by these conversations, also if they did before.
+    """
+    attempts = {s.id: s.attempt for s in settlements if s.status is Status.SENT and s.attempt is not None}
+    if not attempts:
+        return set()
+    corrected = set(_SETTLE_LATE(connection, lines=as_lines(attempts.values())).scalars())
+    if corrected:
+        _CORRECT(connection, lines=as_lines(attempts[id_] for id_ in corrected))
+    return set(_KNOWN_AS_SENT(connection, lines=as_lines(attempts.values())).scalars())

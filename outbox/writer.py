@@ -1,5 +1,6 @@
 """A batch of lines -> one transaction, on a connection that is kept for the next batch."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ from tenacity import Retrying, retry_if_exception, wait_exponential
 
 from outbox import claims
 from outbox.claims import Begin, Release
-from outbox.settlement import Settlement, settle
+from outbox.settlement import Settlement, settle, settle_late
 
 Line = Begin | Settlement | Release
 
@@ -25,9 +26,12 @@ class Entry:
     """A line, and the conversation's wait for it."""
 
     line: Line
-    deadline: float
-    """When the lease is over, by `time.monotonic`: from then on the row is the reaper's."""
+    patience: float
+    """Seconds for which an answer is of use. For the end of a claim, the lease: then the row is the reaper's."""
+    entered: float = field(default_factory=time.monotonic)
     ours: bool = False
+    journaled: bool | None = None
+    """None until it was tried."""
     answer: Future[bool] = field(default_factory=Future)
 
 
@@ -65,6 +69,8 @@ class Writer:
             ours |= claims.begin(connection, begins, self._lease)
         if settlements:
             ours |= settle(connection, settlements)
+            if late := [line for line in settlements if line.id not in ours]:
+                ours |= settle_late(connection, late)  # this process was paused, or the database away, for a lease
         if releases:
             ours |= claims.release(connection, releases)
         for entry in entries:
@@ -119,3 +125,8 @@ def is_passing(error: BaseException) -> bool:
     return isinstance(error, sa.exc.DBAPIError) and (
         error.connection_invalidated or getattr(error.orig, "sqlstate", None) == READ_ONLY
     )
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the database will never take this line: it would break a constraint, or cannot be a value."""
+    return isinstance(error, sa.exc.IntegrityError | sa.exc.DataError)

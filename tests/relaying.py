@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from typing import Any
 
+from outbox.endpoints import Endpoint
 from outbox.errors import LeaseLost
 from outbox.relay import Relay, Report
 from outbox.settings import Settings
@@ -38,9 +40,11 @@ def lease_lost() -> None:
 
 @contextmanager
 def connected(server: SmtpServer | SmtpProcess, **values: Any) -> Iterator[Relay]:
+    """`values` are fields of `Endpoint` and of `Settings`."""
     timeouts = {"smtp_connect_timeout": 5, "smtp_timeout": 5, "smtp_dot_timeout": 5}
-    at = {"smtp_host": server.host, "smtp_port": server.port}
-    subject = Relay(Settings.load(_env_file=None, **(at | timeouts | values)))
+    names = {field.name for field in fields(Endpoint)} & values.keys()
+    endpoint = replace(Endpoint(server.host, server.port), **{name: values.pop(name) for name in names})
+    subject = Relay(endpoint, Settings.load(_env_file=None, **(timeouts | values)))
     try:
         yield subject
     finally:

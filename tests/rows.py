@@ -57,7 +57,14 @@ def add(engine: sa.Engine, count: int = 1, **columns: Any) -> list[int]:
 
 def leased(engine: sa.Engine, status: Status, token: str, count: int = 1, **columns: Any) -> list[int]:
     """Rows in somebody's hands."""
-    owned = {"claim_token": token, "claimed_by": "worker-1", "lease_expires_at": from_now(LEASE), "claims": 1}
+    owned: dict[str, Any] = {
+        "claim_token": token,
+        "claimed_by": "worker-1",
+        "lease_expires_at": from_now(LEASE),
+        "claims": 1,
+    }
+    if status is Status.SENDING:
+        owned["relay"] = "relay:25"
     return add(engine, count, **({"status": status} | owned | columns))
 
 

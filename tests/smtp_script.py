@@ -70,10 +70,18 @@ class Delay:
     """React after so many seconds; without `then`, in the friendly way."""
 
     seconds: float
-    then: "Reply | Raw | Hang | Drop | None" = None
+    then: "Reply | Raw | Hang | Drop | Dribble | None" = None
 
 
-Reaction = Reply | Raw | Hang | Drop | Delay
+@dataclass(frozen=True, slots=True)
+class Dribble:
+    """Answer a byte at a time, so many seconds apart; without `then`, in the friendly way."""
+
+    every: float
+    then: Reply | None = None
+
+
+Reaction = Reply | Raw | Hang | Drop | Delay | Dribble
 Script = Callable[[Event], Reaction | None]
 """From what happened to what to do about it; None is the friendly answer."""
 
@@ -91,8 +99,16 @@ def on(verb: str, reaction: Reaction, *, times: int | None = None) -> Script:
     return script
 
 
+_CODES = {"reject": 550, "defer": 451}
+_PLAIN: dict[str, Reaction] = {
+    "drop": Drop(),
+    "swallow": Drop(accept=True),
+    "garble": Raw(b"what?\r\n"),
+    "hang": Hang(),
+}
 _WISH = re.compile(
-    r"(?P<what>reject|defer|drop|hang|slow)(?:-(?P<figure>[0-9.]+))?(?:-at-(?P<stage>rcpt|data|body|dot))?"
+    r"(?P<what>reject|defer|drop|hang|slow|swallow|garble|dribble)(?:-(?P<figure>[0-9.]+))?"
+    r"(?:-(?P<enhanced>[245][.][0-9]+[.][0-9]+))?(?:-at-(?P<stage>rcpt|data|body|dot))?"
     r"(?:-times-(?P<times>[0-9]+))?(?:[+].*)?"
 )
 
@@ -100,8 +116,9 @@ _WISH = re.compile(
 def by_recipient() -> Script:
     """The recipient's local part says what becomes of the mail; anything else is welcome.
 
-    `reject-550`, `defer-451` (at RCPT), `drop-at-dot`, `hang-at-data`, `slow-1.5-at-dot`; with `-times-2` only the
-    first two times; `+anything` behind it makes addresses distinct.
+    `reject-550`, `defer-451` (at RCPT), `reject-550-5.1.1`, `drop-at-dot`, `swallow-at-dot` (taken, then dropped),
+    `hang-at-data`, `garble-at-rcpt`, `slow-1.5-at-dot`, `dribble-0.1-at-dot` (a byte every 0.1 s); with `-times-2` only
+    the first two times; `+anything` behind it makes addresses distinct.
     """
     seen: Counter[str] = Counter()
 
@@ -118,12 +135,11 @@ def by_recipient() -> Script:
 
 def _granted(wish: re.Match[str]) -> Reaction:
     figure = wish["figure"]
-    match wish["what"]:
-        case "drop":
-            return Drop()
-        case "hang":
-            return Hang()
-        case "slow":
-            return Delay(float(figure or 1))
-    code = int(figure or (550 if wish["what"] == "reject" else 451))
-    return Reply(code, f"{code // 100}.0.0 as you wish")
+    what = wish["what"]
+    if what in _CODES:
+        code = int(figure or _CODES[what])
+        return Reply(code, f"{wish['enhanced'] or f'{code // 100}.0.0'} as you wish")
+    if what in _PLAIN:
+        return _PLAIN[what]
+    seconds = float(figure or 1)
+    return Dribble(seconds) if what == "dribble" else Delay(seconds)

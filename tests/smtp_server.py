@@ -66,10 +66,10 @@ class SmtpServer:
         self.connections = 0
         self.open: set[Session] = set()
         self._log = log.open("a", encoding="ascii") if log else None
-        self._loop = asyncio.new_event_loop()
         self._changed = threading.Condition()
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
         listening = self._loop.run_until_complete(
             self._loop.create_server(lambda: Session(self), self.host, self.port, ssl=self.tls)
         )

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tests.smtp_script import Delay, Drop, Event, Hang, Mail, Raw, Reaction, Reply
+from tests.smtp_script import Delay, Dribble, Drop, Event, Hang, Mail, Raw, Reaction, Reply
 
 if TYPE_CHECKING:
     from tests.smtp_server import SmtpServer
@@ -189,17 +189,39 @@ class Session(asyncio.Protocol):
             case Raw(data):
                 self._settle(verb, accept=False)
                 self.transport.write(data)
-            case Reply(code, text):
-                self._settle(verb, accept=code < 400)
-                self._apply(verb, argument, code)
-                *before, last = text.split("\n")
-                lines = [f"{code}-{line}\r\n" for line in before] + [f"{code} {last}\r\n"]
-                self.transport.write("".join(lines).encode())
-                if verb == "STARTTLS" and code == 220:
-                    self.waiting = True
-                    self._upgrade = asyncio.ensure_future(self._encrypt())
-                elif verb == "QUIT" or code == 421:
-                    self.transport.close()
+            case Dribble(every, then):
+                reply = then or friendly
+                assert isinstance(reply, Reply)
+                self._answer(verb, argument, reply, every)
+            case Reply():
+                self._answer(verb, argument, reaction)
+
+    def _answer(self, verb: str, argument: str, reply: Reply, every: float | None = None) -> None:
+        self._settle(verb, accept=reply.code < 400)
+        self._apply(verb, argument, reply.code)
+        *before, last = reply.text.split("\n")
+        lines = [f"{reply.code}-{line}\r\n" for line in before] + [f"{reply.code} {last}\r\n"]
+        data = "".join(lines).encode()
+        if every is not None:
+            self._dribble(data, every)
+            return
+        self.transport.write(data)
+        if verb == "STARTTLS" and reply.code == 220:
+            self.waiting = True
+            self._upgrade = asyncio.ensure_future(self._encrypt())
+        elif verb == "QUIT" or reply.code == 421:
+            self.transport.close()
+
+    def _dribble(self, data: bytes, every: float) -> None:
+        """Meanwhile nothing else is answered: a reply does not break into another."""
+        self.waiting = bool(data)
+        if self.transport.is_closing():
+            return
+        self.transport.write(data[:1])
+        if data:
+            asyncio.get_running_loop().call_later(every, self._dribble, data[1:], every)
+        else:
+            self._read()
 
     def _pause(self, verb: str) -> None:
         self.waiting = True

@@ -26,7 +26,9 @@ _settings = flask_app.extensions["settings"]
 
 # Who holds a row: `email_queue.claimed_by` and `email_attempts.worker`.
 name = flask_app.extensions["worker"] = f"{socket.gethostname()}:{os.getpid()}"
-courier = flask_app.extensions["courier"] = Courier(flask_app.extensions["engine"], _settings, name)
+courier = flask_app.extensions["courier"] = Courier(
+    flask_app.extensions["engine"], _settings, name, flask_app.extensions["rates"]
+)
 
 celery = flask_app.extensions["celery"]
 wait_for_broker(celery, _settings)

@@ -12,11 +12,15 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from outbox.cli.adopting import adopt
 from outbox.cli.draining import drain
 from outbox.cli.gauges import stats
 from outbox.cli.listing import list_
+from outbox.cli.moving import cancel, requeue, resolve
 from outbox.cli.queueing import queue
-from outbox.cli.showing import show
+from outbox.cli.relaying import pause, relays, resume
+from outbox.cli.showing import show, why
+from outbox.cli.suppressing import suppress
 from outbox.cli.surroundings import explain
 from outbox.cli.terminal import safe
 from outbox.errors import InvalidEmail, OutboxError, SettingsError
@@ -64,5 +68,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no Cyrillic still gets its table
 
 
-for _verb in (queue, drain, list_, show, stats):
+for _verb in (queue, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt):
     main.add_command(_verb)

@@ -23,9 +23,9 @@ from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import count, json_option, put, put_json
 from outbox.database import reading, utcnow
 from outbox.delivery import Courier
-from outbox.models import EmailAttempt, QueuedEmail
+from outbox.models import QueuedEmail
 from outbox.settings import Settings
-from outbox.states import Outcome, Priority, Status
+from outbox.states import Priority, Status
 
 _SHOWN = 50
 """Mails that `--dry-run` names; it counts them all."""
@@ -58,6 +58,8 @@ class Run:
             self.taken_back = outbox.drain.reap(self._engine, self._settings)
             while outbox.drain.drain(self._engine, self._settings, self._worker, self._deliver):
                 pass
+            if self.became[Status.PENDING] or outbox.drain.is_due(self._engine):
+                self.problem = self._obstacle()
         except _Enough:
             pass
         finally:
@@ -75,22 +77,13 @@ class Run:
             became = self._courier.deliver(part, token)
             self.became += became
             self._progress(became.total())
-            if became[Status.PENDING]:
-                self.problem = self._why_relay_is_down(part)
             if not became and self.signal is None:
-                self.problem = "none of the mails at the head of the queue could be begun"
+                self.problem = self._obstacle() or "none of the mails at the head of the queue could be begun"
             if self.signal or self.problem:
                 raise _Enough
 
-    def _why_relay_is_down(self, ids: Sequence[int]) -> str | None:
-        query = sa.select(EmailAttempt.stage, EmailAttempt.reply).where(
-            EmailAttempt.email_id.in_(ids),
-            EmailAttempt.worker == self._worker,
-            EmailAttempt.outcome == Outcome.RELAY_DOWN,
-        )
-        with reading(self._engine) as connection:
-            found = connection.execute(query).first()
-        return found and f"the relay {self._settings.endpoints[0].name} is down ({found.stage}: {found.reply})"
+    def _obstacle(self) -> str | None:
+        return outbox.drain.obstacle(self._engine, self._settings, self._worker)
 
 
 @click.command()

@@ -8,9 +8,10 @@ from rich.text import Text
 
 from outbox import stats as gauges
 from outbox.cli.surroundings import open_database
-from outbox.cli.terminal import cell, duration, json_option, put, put_json, table
+from outbox.cli.terminal import cell, json_option, put, put_json, table
 from outbox.database import reading
 from outbox.states import DeadReason, Priority
+from outbox.times import duration
 
 _TOTAL = "total"
 _LINES = {

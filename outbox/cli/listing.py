@@ -13,10 +13,11 @@ from sqlalchemy.orm import Session
 
 from outbox.addresses import parse_mailbox
 from outbox.cli.surroundings import open_database
-from outbox.cli.terminal import cell, count, distance, json_option, put, put_json, table
+from outbox.cli.terminal import cell, count, json_option, put, put_json, table
 from outbox.database import reading
 from outbox.models import QueuedEmail
 from outbox.states import LEASED, Priority, Status
+from outbox.times import distance
 
 STYLES = {
     Status.PENDING: "",

@@ -16,7 +16,7 @@ from outbox.service import EmailService
 from outbox.states import OnUncertain, Priority
 
 
-def _moment(_: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+def moment(_: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
     """An aware time. One without a zone is refused as in Python: whose clock, and on which side of the DST change?"""
     if value is None:
         return None
@@ -89,11 +89,11 @@ _TIME = "TIME"
 @click.option(
     "--at",
     "scheduled_at",
-    callback=_moment,
+    callback=moment,
     metavar=_TIME,
     help="Not before: ISO 8601 with a zone, 2026-12-24T18:00+01:00.",
 )
-@click.option("--expires", "expires_at", callback=_moment, metavar=_TIME, help="Not after.")
+@click.option("--expires", "expires_at", callback=moment, metavar=_TIME, help="Not after.")
 @click.option("--category", help="A label of your own, to find it by.")
 @click.option("--key", "idempotency_key", help="Queue this once, however often the command is repeated.")
 @click.option("--max-attempts", type=int, help="[default: OUTBOX_MAX_ATTEMPTS]")

@@ -11,13 +11,17 @@ from sqlalchemy.orm import Session
 
 from outbox.chunk import message_of
 from outbox.cli.listing import STYLES, MailTable, fields
+from outbox.cli.moving import mail_id
 from outbox.cli.surroundings import open_database
-from outbox.cli.terminal import cell, clock, facts, json_option, put, put_json, safe, safe_lines, table
+from outbox.cli.terminal import cell, facts, json_option, put, put_json, safe, safe_lines, table
 from outbox.database import reading
 from outbox.errors import OutboxError
+from outbox.explaining import explain
 from outbox.message import File
 from outbox.models import Base, EmailAttempt, EmailBlob, EmailContent, QueuedEmail
+from outbox.operations import missing
 from outbox.states import Outcome, Priority, Status
+from outbox.times import clock
 
 _TIMES = ("scheduled_at", "next_attempt_at", "expires_at", "lease_expires_at", "created_at", "sent_at", "finalized_at")
 
@@ -27,6 +31,8 @@ _OUTCOMES = {
     Outcome.REJECTED: "red",
     Outcome.UNCERTAIN: "yellow",
     Outcome.RELAY_DOWN: "",
+    Outcome.RELAY_MISCONFIGURED: "red",
+    Outcome.THROTTLED: "",
 }
 
 
@@ -36,26 +42,39 @@ _OUTCOMES = {
 @click.option("--source", is_flag=True, help="Print the message as it goes to the relay, and nothing else.")
 @json_option
 def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
-    """Show a mail: its row, what it says, every attempt with the relay's words, and who else gets it."""
+    """Show a mail: how it stands, its row, what it says, every attempt with the relay's words, and who else gets it."""
     if html + source + as_json > 1:
         raise click.UsageError("--html, --source and --json exclude each other: keep one")
-    with open_database() as (_, engine), reading(engine) as connection, Session(connection) as session:
+    with open_database() as (settings, engine), reading(engine) as connection, Session(connection) as session:
         row = session.get(QueuedEmail, id_)
         if row is None:
-            raise OutboxError(f"there is no mail {id_}: `outbox list` shows the newest")
+            raise missing(id_)
         if html:
             _put_exactly(_html(row).encode())
         elif source:
             _put_exactly(_source(session, row.content))
         elif as_json:
-            put_json(_everything(row))
+            put_json({"why": explain(connection, settings, id_), **_everything(row)})
         else:
-            _put(row)
+            _put(row, explain(connection, settings, id_))
 
 
-def _put(row: QueuedEmail) -> None:
+@click.command()
+@click.argument("id_", metavar="ID", type=mail_id)
+@json_option
+def why(id_: int, *, as_json: bool) -> None:
+    """Say in one sentence why a mail has not gone yet and when it will, or what became of it."""
+    with open_database() as (settings, engine), reading(engine) as connection:
+        sentence = explain(connection, settings, id_)
+    if as_json:
+        put_json({"id": id_, "why": sentence})
+    else:
+        click.echo(safe(sentence))
+
+
+def _put(row: QueuedEmail, sentence: str) -> None:
     content = row.content
-    parts: list[RenderableType] = [facts([*_row_facts(row), *_content_facts(content)])]
+    parts: list[RenderableType] = [Text(safe(sentence)), "", facts([*_row_facts(row), *_content_facts(content)])]
     if row.tries:
         parts += ["", Text("Attempts", style="bold"), _attempt_table(row.tries)]
     others = [other for other in content.recipients if other.id != row.id]
@@ -81,6 +100,8 @@ def _row_facts(row: QueuedEmail) -> list[tuple[str, object]]:
         ("If uncertain", row.on_uncertain),
         ("Last error", row.last_error),
         ("Last code", row.last_code),
+        ("Relay", row.relay),
+        ("Held back", row.waiting_for),
         ("Claimed by", row.claimed_by),
         ("Request", row.request_id),
         *((name.removesuffix("_at").replace("_", " ").capitalize(), moment) for name, moment in moments.items()),

@@ -1,5 +1,8 @@
 """What every verb needs around it: the settings and an open database, or a sentence on why there is none."""
 
+import getpass
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +35,15 @@ def open_database() -> Iterator[tuple[Settings, sa.Engine]]:
         yield settings, engine
     finally:
         engine.dispose()
+
+
+def who() -> str:
+    """The person at the keyboard, for the record: `ada@host`."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # in a container, a user may have no name
+        name = f"uid-{os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
 
 
 def explain(error: sa.exc.SQLAlchemyError) -> str:

@@ -19,8 +19,6 @@ from rich.text import Text
 UNBOUNDED = 100_000
 """Columns of output that goes to a file or a pipe: nothing is cut there."""
 
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: its keys stay, its times are UTC.")
 
 
@@ -70,25 +68,6 @@ def put(*parts: RenderableType) -> None:
 def put_json(value: object) -> None:
     """Print JSON in ASCII, which leaves no character that a terminal could obey."""
     click.echo(json.dumps(value, indent=2, default=_json_value).replace("\x7f", "\\u007f"))
-
-
-def distance(moment: datetime, now: datetime | None = None) -> str:
-    """`in 5 min`, `2 h ago`."""
-    seconds = (moment - (now or datetime.now(UTC))).total_seconds()
-    return f"in {duration(seconds)}" if seconds > 0 else f"{duration(-seconds)} ago"
-
-
-def duration(seconds: float) -> str:
-    """In the largest unit that makes a whole number: `59 s`, `5 min`, `2 h`, `9 d`."""
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return "0 s"
-
-
-def clock(moment: datetime) -> str:
-    """A time for a person: local, with its offset, and how far away it is."""
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %z} ({distance(moment)})"
 
 
 def count(number: int, noun: str) -> str:

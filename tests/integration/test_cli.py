@@ -34,6 +34,7 @@ ROW_KEYS = [
     "id", "content_id", "recipient", "kind", "subject", "category", "status", "priority", "scheduled_at",
     "next_attempt_at", "expires_at", "attempts", "max_attempts", "claims", "on_uncertain", "claimed_by",
     "lease_expires_at", "last_code", "last_error", "dead_reason", "request_id", "created_at", "sent_at", "finalized_at",
+    "relay", "waiting_for",
 ]  # fmt: skip
 
 CONTENT_KEYS = [
@@ -417,7 +418,7 @@ def test_keys_of_show_and_stats(cli: Cli, engine: sa.Engine) -> None:
     assert list(json.loads(cli(*queue, "--json").stdout)) == ["new", "message_id", "mails"]
     cli("drain")
     shown = json.loads(cli("show", "1", "--json").stdout)
-    assert list(shown) == ["mail", "content", "attachments", "attempts", "others"]
+    assert list(shown) == ["why", "mail", "content", "attachments", "attempts", "others"]
     assert list(shown["mail"]) == list(shown["others"][0]) == ROW_KEYS
     assert list(shown["content"]) == CONTENT_KEYS
     assert list(shown["attachments"][0]) == [

@@ -5,16 +5,14 @@ import email.policy
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from outbox import claims
 from outbox.attachments import Attachment
 from outbox.chunk import Composer, Mail
 from outbox.database import create_engine
@@ -22,60 +20,14 @@ from outbox.delivery import Courier
 from outbox.drain import drain, reap
 from outbox.errors import SettingsError
 from outbox.models import EmailContent, QueuedEmail
-from outbox.service import EmailService
 from outbox.settings import Settings
 from outbox.states import Outcome, Priority, Status
 from tests import rows
+from tests.delivering import ADA, BOB, DEE, at, claim, deliver, make_due, queue, seconds_until, settings_for
 from tests.servers import free_port
 from tests.smtp_script import Delay, Drop, Event, Reaction, Reply, by_recipient
 from tests.smtp_server import SmtpServer
 from tests.tcp_proxy import proxy_to
-
-ADA, BOB, DEE = "ada@example.com", "bob@example.com", "dee@example.com"
-
-
-def settings_for(server: SmtpServer, **values: Any) -> Settings:
-    timeouts = {"smtp_connect_timeout": 5, "smtp_timeout": 5, "smtp_dot_timeout": 5, "outbox_lease_seconds": 60}
-    at = {"smtp_host": server.host, "smtp_port": server.port, "smtp_from_email": "Shop <shop@example.com>"}
-    return Settings.load(**(timeouts | at | values))
-
-
-def queue(engine: sa.Engine, settings: Settings, **mail: Any) -> list[int]:
-    """The ids of its rows."""
-    with Session(engine) as session, session.begin():
-        row = EmailService(session, settings).queue_email(**({"to": ADA, "subject": "Hello", "text": "Hello."} | mail))
-        session.flush()
-        return [one.id for one in row.content.recipients]
-
-
-def deliver(engine: sa.Engine, settings: Settings) -> Counter[Status]:
-    """What is due, as `outbox drain` does it."""
-    statuses: Counter[Status] = Counter()
-    with closing(Courier(engine, settings, "worker-1")) as courier:
-        drain(engine, settings, "worker-1", lambda _lane, ids, token: statuses.update(courier.deliver(ids, token)))
-    return statuses
-
-
-def claim(engine: sa.Engine, count: int = 100, lease: float = 60) -> tuple[Sequence[int], str]:
-    """A chunk of normal priority."""
-    with engine.begin() as connection:
-        claimed = claims.claim(connection, dict.fromkeys(Priority, count), "worker-1", lease)
-    return claimed.ids[Priority.NORMAL], claimed.token
-
-
-def make_due(engine: sa.Engine) -> None:
-    """Let the time until the next attempt pass."""
-    with engine.begin() as connection:
-        connection.execute(sa.update(QueuedEmail).values(next_attempt_at=rows.from_now(-1)))
-
-
-def at(verb: str, reaction: Reaction) -> Callable[[Event], Reaction | None]:
-    return lambda event: reaction if event.verb == verb else None
-
-
-def seconds_until(time: datetime) -> float:
-    return (time - datetime.now(UTC)).total_seconds()
-
 
 # --- One mail, one conversation: the row and the line of the record
 

@@ -209,10 +209,13 @@ class TestReap:
         assert reap(engine, settings()) == 0
 
     def test_what_was_being_sent_is_uncertain_and_sent_again(self, engine: sa.Engine) -> None:
-        (id_,) = rows.leased(engine, Status.SENDING, "t", lease_expires_at=from_now(-5), claims=4, attempts=1)
-        assert reap(engine, settings(smtp_host="relay.example", smtp_port=2525)) == 1
+        (id_,) = rows.leased(
+            engine, Status.SENDING, "t", lease_expires_at=from_now(-5), claims=4, attempts=1, relay="relay.example:2525"
+        )
+        assert reap(engine, settings()) == 1
         row = rows.row(engine, id_)
         assert (row.status, row.attempts, row.claims) == ("pending", 2, 4)
+        assert row.relay == "relay.example:2525", "no other may have it"
         assert row.last_error == "dot: worker-1 vanished while it was sending"
         assert from_now(120 * 0.8 - 5) < row.next_attempt_at < from_now(120 * 1.2)
         (line,) = rows.attempts(engine)
@@ -232,7 +235,7 @@ class TestReap:
             make_due(engine, id_)
             with engine.begin() as connection:
                 claim = claims.claim(connection, dict.fromkeys(Priority, 1), "worker-1", LEASE)
-                claims.begin(connection, [Begin(id_, claim.token, "own")], LEASE)
+                claims.begin(connection, [Begin(id_, claim.token, "own", "relay:25")], LEASE)
             lapse(engine)
             assert reap(engine, settings()) == 1
             assert rows.statuses(engine, [id_]) == [expected]
@@ -262,15 +265,65 @@ class TestReap:
         assert sum(counts) == 60
         assert len(rows.attempts(engine)) == 30
 
-    def test_a_row_that_cannot_be_settled_does_not_hold_back_what_was_never_begun(self, engine: sa.Engine) -> None:
-        """Its attempt is there already: a person has been at the tables."""
+    @pytest.mark.parametrize("batch", [1, 3, 500])
+    def test_a_row_that_cannot_be_settled_holds_back_no_other(
+        self, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, batch: int
+    ) -> None:
+        """Their attempts are there already: a person has been at the tables."""
+        monkeypatch.setattr(drain_module, "REAP_BATCH", batch)
         (claimed,) = rows.leased(engine, Status.CLAIMED, "t", lease_expires_at=from_now(-1))
-        (spoilt,) = rows.leased(engine, Status.SENDING, "t", lease_expires_at=from_now(-1))
+        sending = rows.leased(engine, Status.SENDING, "t", 9, lease_expires_at=from_now(-1))
+        spoilt = {*sending[:4], sending[6]}
         with engine.begin() as connection:
-            rows.add_attempt(connection, spoilt, 1, Outcome.DEFERRED)
-        with pytest.raises(sa.exc.IntegrityError):
-            reap(engine, settings())
-        assert rows.statuses(engine, [claimed, spoilt]) == ["pending", "sending"]
+            for id_ in spoilt:
+                rows.add_attempt(connection, id_, 1, Outcome.DEFERRED)
+        assert reap(engine, settings()) == 1 + 4
+        assert rows.statuses(engine, [claimed]) == ["pending"]
+        assert {id_ for id_ in sending if rows.row(engine, id_).status == "sending"} == spoilt
+        for id_ in spoilt:
+            assert f"reap: mail {id_} cannot be settled" in caplog.text
+
+    def test_a_mail_that_was_only_being_composed_is_certainly_unsent(self, engine: sa.Engine) -> None:
+        (id_,) = rows.leased(
+            engine, Status.SENDING, "t", lease_expires_at=from_now(-5), relay=None, on_uncertain="hold"
+        )
+        assert reap(engine, settings()) == 1
+        row = rows.row(engine, id_)
+        assert (row.status, row.attempts, row.relay) == ("pending", 1, None)
+        assert row.last_error == "compose: worker-1 vanished while it was composing this mail"
+        assert from_now(60 * 0.8 - 5) < row.next_attempt_at < from_now(60 * 1.2)
+        (line,) = rows.attempts(engine)
+        assert (line.number, line.outcome, line.stage, line.relay) == (1, "deferred", "compose", "")
+
+    def test_what_kills_three_workers_does_not_get_a_fourth(self, engine: sa.Engine) -> None:
+        """The first dies of a mail that is only claimed; the next two while they compose this mail alone."""
+        poison, innocent = rows.add(engine, 2)
+        for expected in ("pending", "pending", "dead"):
+            make_due(engine, poison)
+            make_due(engine, innocent)
+            with engine.begin() as connection:
+                claim = claims.claim(connection, dict.fromkeys(Priority, 2), "worker-1", LEASE)
+                if claims_of(connection, poison) > 1:
+                    claims.begin(connection, [Begin(poison, claim.token, "own")], LEASE)
+            lapse(engine)
+            assert reap(engine, settings()) == 2
+            assert rows.statuses(engine, [poison, innocent]) == [expected, "pending"]
+        assert rows.row(engine, poison).dead_reason == "invalid"
+        assert [(line.number, line.stage) for line in rows.attempts(engine)] == [(2, "compose"), (3, "compose")]
+
+    def test_conversations_are_no_deaths(self, engine: sa.Engine) -> None:
+        (id_,) = rows.leased(
+            engine, Status.SENDING, "t", lease_expires_at=from_now(-5), relay=None, claims=4, max_attempts=9
+        )
+        with engine.begin() as connection:
+            for number in (1, 2, 3):
+                rows.add_attempt(connection, id_, number, Outcome.DEFERRED)
+        assert reap(engine, settings()) == 1
+        assert rows.statuses(engine, [id_]) == ["pending"]
+
+
+def claims_of(connection: sa.Connection, id_: int) -> int:
+    return connection.execute(sa.select(QueuedEmail.claims).where(QueuedEmail.id == id_)).scalar_one()
 
 
 def make_due(engine: sa.Engine, id_: int) -> None:

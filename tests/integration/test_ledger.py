@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ from outbox import ledger as ledger_module
 from outbox.claims import Begin, Release
 from outbox.database import LIVENESS, create_engine
 from outbox.errors import LeaseLost, NotRecorded
+from outbox.journal import Journal
 from outbox.ledger import Ledger
 from outbox.settlement import Attempt, Settlement
 from outbox.states import DeadReason, Outcome, Stage, Status
@@ -24,9 +26,13 @@ from tests.rows import LEASE
 from tests.tcp_proxy import Proxy, proxy_to
 
 
+def open_ledger(engine: sa.Engine, lease: float) -> Ledger:
+    return Ledger(engine, lease, Journal(Path("journal.jsonl")))
+
+
 @pytest.fixture
 def ledger(engine: sa.Engine) -> Iterator[Ledger]:
-    with closing(Ledger(engine, 30)) as ledger:
+    with closing(open_ledger(engine, 30)) as ledger:
         yield ledger
 
 
@@ -259,7 +265,7 @@ class TestRefusedLines:
 
     def test_nul_is_refused_where_text_cannot_hold_it(self, direct: sa.Engine, pool: ThreadPoolExecutor) -> None:
         one, two = sending(direct, 2)
-        with closing(Ledger(direct, 30)) as ledger, held(direct, ledger) as gate:
+        with closing(open_ledger(direct, 30)) as ledger, held(direct, ledger) as gate:
             bad, good = submit(pool, ledger, sent(one)._replace(last_error="a\0b"), sent(two))
             gate.open.set()
             with pytest.raises(NotRecorded):
@@ -278,7 +284,7 @@ class TestDatabaseAway:
         self, direct: sa.Engine, distant: sa.Engine, proxy: Proxy, pool: ThreadPoolExecutor
     ) -> None:
         ended, (begun, later), (handed,) = sending(direct, 5), claimed(direct, 2), claimed(direct)
-        with closing(Ledger(distant, 30)) as ledger:
+        with closing(open_ledger(distant, 30)) as ledger:
             ledger.settle(sent(0))  # the connection is there
             proxy.refuse()
             settled = [pool.submit(ledger.settle, sent(id_)) for id_ in ended]
@@ -308,7 +314,7 @@ class TestDatabaseAway:
     ) -> None:
         good, (bad,) = sending(direct, 3), sending(direct)
         proxy.refuse()
-        with closing(Ledger(distant, 30)) as ledger:
+        with closing(open_ledger(distant, 30)) as ledger:
             futures = [pool.submit(ledger.settle, line) for line in (*map(sent, good), impossible(bad))]
             time.sleep(0.5)
             assert not any(future.done() for future in futures)
@@ -320,7 +326,7 @@ class TestDatabaseAway:
 
     def test_a_backend_that_was_terminated(self, direct: sa.Engine) -> None:
         ids, (one, two) = sending(direct, 2), claimed(direct, 2)
-        with closing(Ledger(direct, 30)) as ledger:
+        with closing(open_ledger(direct, 30)) as ledger:
             assert ledger.settle(sent(ids[0]))
             terminate_others(direct)
             with pytest.raises(LeaseLost) as lost:
@@ -335,7 +341,7 @@ class TestDatabaseAway:
         self, direct: sa.Engine, distant: sa.Engine, proxy: Proxy, pool: ThreadPoolExecutor
     ) -> None:
         ids = sending(direct, 3)
-        with closing(Ledger(distant, 30)) as ledger:
+        with closing(open_ledger(distant, 30)) as ledger:
             ledger.settle(sent(0))
             proxy.lose_answer_to(b"COMMIT")
             futures = [pool.submit(ledger.settle, sent(id_)) for id_ in ids]
@@ -347,7 +353,7 @@ class TestDatabaseAway:
 
     def test_a_begin_whose_commit_was_not_answered(self, direct: sa.Engine, distant: sa.Engine, proxy: Proxy) -> None:
         (id_,) = claimed(direct)
-        with closing(Ledger(distant, 30)) as ledger:
+        with closing(open_ledger(distant, 30)) as ledger:
             ledger.settle(sent(0))
             proxy.lose_answer_to(b"COMMIT")
             with pytest.raises(LeaseLost) as lost:
@@ -361,7 +367,7 @@ class TestDatabaseAway:
     def test_a_primary_that_became_a_standby(self, direct: sa.Engine, pool: ThreadPoolExecutor) -> None:
         (id_,) = sending(direct)
         read_only(direct, "on")
-        with closing(Ledger(direct, 30)) as ledger:
+        with closing(open_ledger(direct, 30)) as ledger:
             settled = pool.submit(ledger.settle, sent(id_))
             time.sleep(0.5)
             assert not settled.done()
@@ -372,7 +378,7 @@ class TestDatabaseAway:
     def test_another_writer_keeps_sqlite_for_itself(self, sqlite_url: str, pool: ThreadPoolExecutor) -> None:
         engine = create_engine(sqlite_url, connect_args={"timeout": 0.1})
         (ended,), (begun,) = sending(engine), claimed(engine)
-        with closing(Ledger(engine, 30)) as ledger:
+        with closing(open_ledger(engine, 30)) as ledger:
             with engine.begin():
                 settled = pool.submit(ledger.settle, sent(ended))
                 with pytest.raises(LeaseLost, match="locked") as lost:
@@ -388,7 +394,7 @@ class TestDatabaseAway:
         self, direct: sa.Engine, distant: sa.Engine, proxy: Proxy, trouble: str
     ) -> None:
         (id_,) = sending(direct)
-        ledger = Ledger(distant, lease=1)
+        ledger = open_ledger(distant, 1)
         ledger.settle(sent(0))
         getattr(proxy, trouble)()
         started = time.monotonic()
@@ -403,7 +409,7 @@ class TestDatabaseAway:
 
     def test_close_does_not_wait_for_ever(self, direct: sa.Engine, distant: sa.Engine, proxy: Proxy) -> None:
         (id_,) = claimed(direct)
-        ledger = Ledger(distant, lease=0.5)
+        ledger = open_ledger(distant, 0.5)
         ledger.settle(sent(0))
         proxy.hang()
         ledger.begin(Begin(id_, "chunk", "own"))
@@ -430,7 +436,7 @@ def test_a_server_that_vanished_is_noticed(postgresql_url: str) -> None:
 class TestTheEnd:
     def test_close_commits_what_waits(self, engine: sa.Engine) -> None:
         ids = claimed(engine, 50)
-        ledger = Ledger(engine, LEASE)
+        ledger = open_ledger(engine, LEASE)
         waits = [ledger.begin(Begin(id_, "chunk", "own")) for id_ in ids]
         ledger.close()
         assert threads() == []
@@ -439,14 +445,14 @@ class TestTheEnd:
             wait()
 
     def test_without_a_line_there_is_no_thread(self, engine: sa.Engine) -> None:
-        ledger = Ledger(engine, LEASE)
+        ledger = open_ledger(engine, LEASE)
         assert threads() == []
         ledger.close()
         ledger.close()
 
     def test_a_line_after_the_end_is_committed(self, engine: sa.Engine) -> None:
         one, two = sending(engine, 2)
-        ledger = Ledger(engine, LEASE)
+        ledger = open_ledger(engine, LEASE)
         for id_ in (one, two):
             assert ledger.settle(sent(id_))
             ledger.close()
@@ -456,7 +462,7 @@ class TestTheEnd:
         """In each round, four conversations and two closers race."""
         ids = claimed(engine, 80)
         for start in range(0, 80, 4):
-            ledger = Ledger(engine, LEASE)
+            ledger = open_ledger(engine, LEASE)
             waits = [pool.submit(ledger.begin, Begin(id_, "chunk", "own")) for id_ in ids[start : start + 4]]
             ends = [pool.submit(ledger.close) for _ in range(2)]
             for wait in waits:
@@ -469,7 +475,7 @@ class TestTheEnd:
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     def test_nobody_waits_for_a_thread_that_died(self, engine: sa.Engine, pool: ThreadPoolExecutor) -> None:
         first, *others = sending(engine, 4)
-        ledger = Ledger(engine, LEASE)
+        ledger = open_ledger(engine, LEASE)
         with held(engine, ledger) as gate:
             futures = submit(pool, ledger, *map(sent, others))
             sa.event.listen(engine, "commit", die)

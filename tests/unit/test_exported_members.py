@@ -12,6 +12,7 @@ def test_the_exported_members() -> None:
         "InvalidAddress",
         "InvalidEmail",
         "InvalidHeader",
+        "NotPossible",
         "OnUncertain",
         "OutboxError",
         "Outcome",

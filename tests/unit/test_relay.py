@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from outbox import conversation, relay
 from outbox.errors import InvalidAddress, LeaseLost
 from outbox.relay import Report
-from outbox.states import Outcome, Stage
+from outbox.states import DeadReason, Outcome, Stage
 from tests.relaying import ADA, BOB, MAIL, Marker, connected, lease_lost, send
 from tests.smtp_script import Delay, Drop, Event, Hang, Raw, Reaction, Reply, on
 from tests.smtp_server import SmtpServer
@@ -48,9 +48,10 @@ def test_a_refusal_is_reported_and_the_connection_kept(
     stage: Stage, code: int, outcome: Outcome, pipelining: bool
 ) -> None:
     marker = Marker()
-    script = on(stage.upper(), Reply(code, "5.1.1 no"), times=1)
+    script = on(stage.upper(), Reply(code, "5.0.0 no"), times=1)
+    refused = stage is Stage.MAIL and outcome is Outcome.REJECTED
     with SmtpServer(script, pipelining=pipelining) as server, connected(server) as subject:
-        assert send(subject, marker=marker) == Report(outcome, stage, code, "5.1.1 no")
+        assert send(subject, marker=marker) == Report(outcome, stage, code, "5.0.0 no", sender_refused=refused)
         assert (marker.started, marker.awaited) == (1, 1)
         assert not server.mails
         assert send(subject, BOB).outcome is Outcome.SENT
@@ -86,7 +87,7 @@ def test_421_after_the_dot_defers_the_mail_and_ends_the_connection() -> None:
 def test_530_is_about_our_settings_and_kills_no_mail() -> None:
     with SmtpServer(login=("shop", "secret")) as server, connected(server) as subject:
         report = send(subject)
-    assert (report.outcome, report.stage, report.code) == (Outcome.RELAY_DOWN, Stage.MAIL, 530)
+    assert (report.outcome, report.stage, report.code) == (Outcome.RELAY_MISCONFIGURED, Stage.MAIL, 530)
 
 
 def test_530_at_rcpt_is_about_the_recipient() -> None:
@@ -275,7 +276,7 @@ def test_data_accepted_behind_a_refused_recipient_ends_the_connection() -> None:
         return {"RCPT": Reply(550, "5.1.1 unknown"), "DATA": Reply(354)}.get(event.verb)
 
     with SmtpServer(script) as server, connected(server) as subject:
-        assert send(subject) == Report(Outcome.REJECTED, Stage.RCPT, 550, "5.1.1 unknown")
+        assert send(subject) == Report(Outcome.REJECTED, Stage.RCPT, 550, "5.1.1 unknown", suppress=True)
         assert send(subject, BOB).outcome is Outcome.SENT
         assert server.verbs(1) == ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA"]
         assert [mail.recipient for mail in server.mails] == [BOB]
@@ -287,7 +288,7 @@ def test_a_refusal_stands_when_the_connection_is_lost_behind_it(loss: Reaction) 
         return {"MAIL": Reply(552, "5.3.4 too large"), "RCPT": loss}.get(event.verb) if event.connection == 1 else None
 
     with SmtpServer(script) as server, connected(server, smtp_timeout=0.3) as subject:
-        assert send(subject) == Report(Outcome.REJECTED, Stage.MAIL, 552, "5.3.4 too large")
+        assert send(subject) == Report(Outcome.REJECTED, Stage.MAIL, 552, "5.3.4 too large", DeadReason.INVALID)
         assert send(subject).outcome is Outcome.SENT
         assert server.connections == 2
 
@@ -370,7 +371,7 @@ def test_the_second_connection_is_the_last_that_is_tried() -> None:
 
     with SmtpServer(script) as server, connected(server) as subject:
         send(subject)
-        assert send(subject) == Report(Outcome.RELAY_DOWN, Stage.MAIL, 421, "4.7.0 too many")
+        assert send(subject) == Report(Outcome.THROTTLED, Stage.MAIL, 421, "4.7.0 too many")
         assert server.connections == 2
 
 

@@ -1,0 +1,87 @@
+"""`outbox suppress`: who must not get mail."""
+
+from datetime import datetime
+
+import click
+import sqlalchemy as sa
+
+from outbox import suppressions
+from outbox.cli.queueing import moment
+from outbox.cli.surroundings import open_database, who
+from outbox.cli.terminal import cell, json_option, put, put_json, safe, table
+from outbox.database import reading
+from outbox.errors import OutboxError
+from outbox.times import clock
+
+
+@click.command()
+@click.argument("target", required=False)
+@click.option("--reason", help="Why; needed to suppress.")
+@click.option("--until", callback=moment, metavar="TIME", help="ISO 8601 with a zone. [default: for good]")
+@click.option("--list", "list_", is_flag=True, help="Show all, those that are over included.")
+@click.option("--remove", is_flag=True, help="Let TARGET have mail again.")
+@json_option
+def suppress(
+    target: str | None, reason: str | None, until: datetime | None, *, list_: bool, remove: bool, as_json: bool
+) -> None:
+    """Send no mail to TARGET: an address, or a domain for every address in it. Its subdomains are not in it.
+
+    Mail to it that is queued, or queued later, ends as dead (suppressed). A target that is there gets the new reason
+    and end. An address that does not exist, as the relay says, is suppressed by itself.
+    """
+    _check(target, reason, until, list_=list_, remove=remove)
+    with open_database() as (_, engine):
+        if target is None:
+            with reading(engine) as connection:
+                _list(connection, as_json=as_json)
+            return
+        with engine.begin() as connection:
+            if remove:
+                _remove(connection, target, as_json=as_json)
+            else:
+                assert reason is not None
+                _add(connection, target, reason, until, as_json=as_json)
+
+
+def _check(target: str | None, reason: str | None, until: datetime | None, *, list_: bool, remove: bool) -> None:
+    if list_ and (target or reason or until or remove):
+        raise click.UsageError("--list takes nothing beside it but --json")
+    if target is None and not list_:
+        raise click.UsageError("give an address or a domain, or --list")
+    if remove and (reason or until):
+        raise click.UsageError("--remove takes neither --reason nor --until")
+    if target is not None and not remove and reason is None:
+        raise click.UsageError("say why: --reason 'asked us to stop'")
+
+
+def _list(connection: sa.Connection, *, as_json: bool) -> None:
+    found = suppressions.listed(connection)
+    if as_json:
+        put_json([suppression._asdict() for suppression in found])
+        return
+    if not found:
+        click.echo("Nobody is suppressed.", err=True)
+        return
+    made = table("Target", "Reason", "By", "Since", "Until", cut=("Target", "Reason"))
+    for target, reason, source, until, created_at in found:
+        ends = clock(until) if until else "for good"
+        made.add_row(cell(target), cell(reason), cell(source), cell(clock(created_at)), cell(ends))
+    put(made)
+
+
+def _add(connection: sa.Connection, target: str, reason: str, until: datetime | None, *, as_json: bool) -> None:
+    added = suppressions.add(connection, target, reason, who(), until)
+    if as_json:
+        put_json(added._asdict())
+    else:
+        ends = f"until {clock(added.until)}" if added.until else "for good"
+        click.echo(safe(f"{added.target} gets no mail: {ends}."))
+
+
+def _remove(connection: sa.Connection, target: str, *, as_json: bool) -> None:
+    if not suppressions.remove(connection, target):
+        raise OutboxError(f"{target} is not suppressed: `outbox suppress --list` shows who is")
+    if as_json:
+        put_json({"removed": suppressions.spelled(target)})
+    else:
+        click.echo(safe(f"{suppressions.spelled(target)} gets mail again; what died of it can be requeued."))

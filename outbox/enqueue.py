@@ -1,0 +1,148 @@
+"""The SQL that writes drafts: contents, rows of the queue, attachments. In the caller's transaction, one mail or many.
+
+A recipient who must not get mail has a row like the others, born dead: the record says that the mail was asked for, and
+why it never went.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from outbox import suppressions
+from outbox.database import insert, utcnow
+from outbox.draft import Draft
+from outbox.errors import IdempotencyConflict
+from outbox.models import EmailAttachment, EmailBlob, EmailContent, QueuedEmail
+from outbox.states import DeadReason, Status
+
+_CONTENTS, _QUEUE, _ATTACHMENTS, _BLOBS = (
+    cast("sa.Table", model.__table__) for model in (EmailContent, QueuedEmail, EmailAttachment, EmailBlob)
+)
+
+_KEYS_IN_A_QUERY = 1000
+"""SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535; more than this in one brings nothing."""
+
+_KEY_IS_TAKEN: dict[str, Any] = {
+    "index_elements": ["idempotency_key"],
+    "index_where": sa.text("idempotency_key IS NOT NULL"),
+}
+
+_ALIVE = {"status": Status.PENDING, "dead_reason": None, "last_error": None, "finalized_at": None}
+
+Ends = Mapping[str, Mapping[str, Any]]
+"""Address -> the columns with which its row is born, for those who must not get mail."""
+
+
+def ends(connection: sa.Connection, drafts: Iterable[Draft]) -> Ends:
+    """Who of all these recipients is suppressed: one query, and one more for the time if anybody is."""
+    reasons = suppressions.find(connection, {address for d in drafts for _, address in d.recipients})
+    if not reasons:
+        return {}
+    born_dead = {
+        "status": Status.DEAD,
+        "dead_reason": DeadReason.SUPPRESSED,
+        "finalized_at": connection.scalar(sa.select(utcnow())),
+    }
+    return {address: born_dead | {"last_error": reason} for address, reason in reasons.items()}
+
+
+def rows(checked: Draft, ends: Ends) -> list[dict[str, Any]]:
+    """The columns of each of its queue rows."""
+    return [
+        {**checked.row, "kind": kind, "recipient": address, **ends.get(address, {})}
+        for kind, address in checked.recipients
+    ]
+
+
+def links(checked: Draft) -> list[dict[str, Any]]:
+    """The columns of each of its attachments."""
+    return [
+        {
+            "position": position,
+            "sha256": file.sha256,
+            "filename": file.filename,
+            "content_type": file.media_type,
+            "inline_id": file.inline_id,
+        }
+        for position, file in enumerate(checked.attachments)
+    ]
+
+
+def unless_taken(into: Any, connection: sa.Connection) -> Any:
+    """INSERT, unless the idempotency key is there: of two transactions with the same key, one waits for the other."""
+    return insert(into, connection).on_conflict_do_nothing(**_KEY_IS_TAKEN)
+
+
+def insert_contents(connection: sa.Connection, drafts: Sequence[Draft]) -> dict[str, int]:
+    """Message-ID -> id of the contents written; those whose key is taken are not among them."""
+    returning = unless_taken(_CONTENTS, connection).returning(_CONTENTS.c.message_id, _CONTENTS.c.id)
+    return {row.message_id: row.id for row in connection.execute(returning, [d.content for d in drafts])}
+
+
+def insert_rows(connection: sa.Connection, new: Sequence[tuple[int, Draft]]) -> dict[int, int]:
+    """Content id -> id of its first queue row."""
+    if not new:
+        return {}
+    stated = _ALIVE | {
+        "scheduled_at": None,
+        "expires_at": None,
+        "next_attempt_at": connection.scalar(sa.select(utcnow())),
+    }
+    dead = ends(connection, [d for _, d in new])
+    lines = [stated | {"content_id": id_, **row} for id_, d in new for row in rows(d, dead)]
+    firsts: dict[int, int] = {}
+    statement = sa.insert(_QUEUE).returning(_QUEUE.c.content_id, _QUEUE.c.id)
+    for row in connection.execute(statement, lines):
+        firsts[row.content_id] = min(row.id, firsts.get(row.content_id, row.id))
+    return firsts
+
+
+def insert_attachments(connection: sa.Connection, new: Sequence[tuple[int, Draft]]) -> None:
+    """The files, and the links that say which mail carries them."""
+    store_blobs(connection, [d for _, d in new])
+    lines = [{"content_id": id_, **link} for id_, d in new for link in links(d)]
+    if lines:
+        connection.execute(sa.insert(_ATTACHMENTS), lines)
+
+
+def store_blobs(connection: sa.Connection, drafts: Iterable[Draft]) -> None:
+    """Each distinct file once; one that is there, from whatever mail, is left alone."""
+    blobs = {file.sha256: file for d in drafts for file in d.attachments}
+    for sha256, file in sorted(blobs.items()):  # in one order everywhere, or two transactions wait for each other
+        values = {"sha256": sha256, "size": len(file.data), "data": file.data}
+        connection.execute(insert(_BLOBS, connection).on_conflict_do_nothing(), values)
+
+
+def first_rows(connection: sa.Connection, drafts: Iterable[Draft]) -> dict[str, int]:
+    """Key -> id of the first row of the mail that has it, or IdempotencyConflict if that says something else."""
+    hashes = [(d.content["idempotency_key"], d.content["payload_hash"]) for d in drafts]
+    found = _with_keys(connection, sorted({key for key, _ in hashes}))
+    for key, payload_hash in hashes:
+        if key not in found:
+            raise IdempotencyConflict(
+                f"idempotency_key={key!r}: a concurrent transaction, which this one cannot see, has just used it; "
+                "repeat the transaction"
+            )
+        if found[key].payload_hash != payload_hash:
+            raise IdempotencyConflict(
+                f"idempotency_key={key!r}: it was used on {found[key].created_at:%Y-%m-%d %H:%M} for a mail that "
+                f"says something else ({found[key].message_id}); a new mail needs a new key"
+            )
+    return {key: row.first for key, row in found.items()}
+
+
+def _with_keys(connection: sa.Connection, keys: Sequence[str]) -> dict[str, Any]:
+    c = _CONTENTS.c
+    query = (
+        sa.select(
+            c.idempotency_key, c.payload_hash, c.message_id, c.created_at, sa.func.min(_QUEUE.c.id).label("first")
+        )
+        .join(_QUEUE, _QUEUE.c.content_id == c.id)
+        .group_by(c.id)
+    )
+    return {
+        row.idempotency_key: row
+        for start in range(0, len(keys), _KEYS_IN_A_QUERY)
+        for row in connection.execute(query.where(c.idempotency_key.in_(keys[start : start + _KEYS_IN_A_QUERY])))
+    }

@@ -1,0 +1,117 @@
+"""The SQL statements by which a person moves a row.
+
+Each names the status that it moves from, so that who loses a race, against a worker or another person, changes nothing.
+`claims` stays as it is: it numbers the attempts, and those that were made are on record.
+"""
+
+import json
+from collections.abc import Iterable
+from enum import StrEnum
+
+import sqlalchemy as sa
+
+from outbox.database import Statement, Words
+from outbox.errors import NotPossible
+from outbox.states import Status
+
+
+class Resolution(StrEnum):
+    """What a person found out about an uncertain mail, or decided."""
+
+    SENT = "sent"  # it arrived
+    REQUEUE = "requeue"  # it did not, or a second copy does no harm
+    DEAD = "dead"  # nobody will ever know, and it shall not be sent again
+
+
+def _requeue(sql: Words, from_: str = "status IN ('dead', 'cancelled', 'uncertain')") -> str:
+    # last_code and last_error stay, so that it can still be seen why. A person decided, so any relay may have it.
+    return f"""
+UPDATE email_queue
+   SET status = 'pending', attempts = 0, scheduled_at = {sql.now}, next_attempt_at = {sql.now},
+       expires_at = CASE WHEN expires_at > {sql.now} THEN expires_at END,
+       dead_reason = NULL, finalized_at = NULL, relay = NULL, waiting_for = NULL
+ WHERE id {sql.among(sql.numbers(":ids"))} AND {from_}
+RETURNING id"""
+
+
+def _requeue_uncertain(sql: Words) -> str:
+    return _requeue(sql, "status = 'uncertain'")
+
+
+def _cancel(sql: Words) -> str:
+    return f"""
+UPDATE email_queue SET status = 'cancelled', finalized_at = {sql.now}, waiting_for = NULL
+ WHERE id {sql.among(sql.numbers(":ids"))} AND status = 'pending'
+RETURNING id"""
+
+
+def _confirm(sql: Words) -> str:
+    return f"""
+UPDATE email_queue SET status = 'sent', sent_at = {sql.now}, finalized_at = {sql.now}, last_error = :said
+ WHERE id = :id AND status = 'uncertain'
+RETURNING id"""
+
+
+def _give_up(sql: Words) -> str:
+    return f"""
+UPDATE email_queue SET status = 'dead', dead_reason = 'exhausted', finalized_at = {sql.now}, last_error = :said
+ WHERE id = :id AND status = 'uncertain'
+RETURNING id"""
+
+
+_REQUEUE = Statement(_requeue)
+_REQUEUE_UNCERTAIN = Statement(_requeue_uncertain)
+_CANCEL = Statement(_cancel)
+_CONFIRM = Statement(_confirm)
+_GIVE_UP = Statement(_give_up)
+_STATUS = sa.text("SELECT status FROM email_queue WHERE id = :id")
+
+
+def requeue(connection: sa.Connection, ids: Iterable[int]) -> set[int]:
+    """dead, cancelled, uncertain -> pending, due now, as if queued now: no attempt counts, and its age starts anew.
+
+    Returns the ids that were moved.
+    """
+    return set(_REQUEUE(connection, ids=json.dumps(list(ids))).scalars())
+
+
+def cancel(connection: sa.Connection, ids: Iterable[int]) -> set[int]:
+    """pending -> cancelled. Returns the ids that were moved; what a worker has is not ours to stop."""
+    return set(_CANCEL(connection, ids=json.dumps(list(ids))).scalars())
+
+
+def resolve(connection: sa.Connection, id_: int, resolution: Resolution, who: str = "a person") -> bool:
+    """uncertain -> sent, pending or dead, on the word of `who`. Whether it was uncertain."""
+    match resolution:
+        case Resolution.SENT:
+            moved = _CONFIRM(connection, id=id_, said=f"resolved as sent by {who}")
+        case Resolution.DEAD:
+            moved = _GIVE_UP(connection, id=id_, said=f"given up while uncertain, by {who}")
+        case Resolution.REQUEUE:
+            moved = _REQUEUE_UNCERTAIN(connection, ids=json.dumps([id_]))
+    return moved.first() is not None
+
+
+_POSSIBLE = {
+    Status.PENDING: "it can be cancelled",
+    Status.CLAIMED: "a worker has it, and nothing can be done until that is over",
+    Status.SENDING: "a worker is sending it, and nothing can be done until that is over",
+    Status.SENT: "nothing can be done with it any more; to repeat it, queue a new mail",
+    Status.DEAD: "it can be requeued",
+    Status.UNCERTAIN: "it can be resolved (sent, requeue or dead) or requeued",
+    Status.CANCELLED: "it can be requeued",
+}
+
+
+def refusal(connection: sa.Connection, id_: int, wish: str) -> NotPossible:
+    """Why a mail could not be moved, from how it stands now. `wish`: what it should have been, as in `cancelled`."""
+    found = connection.execute(_STATUS, {"id": id_}).scalar()
+    if found is None:
+        return missing(id_)
+    status = Status(found)
+    return NotPossible(f"mail {id_} is {status} and cannot be {wish}: {_POSSIBLE[status]}")
+
+
+def missing(id_: int) -> NotPossible:
+    """There is no such mail."""
+    return NotPossible(f"there is no mail {id_}: `outbox list` shows the newest")
