@@ -4,6 +4,7 @@ Workers that keep every token they ever believed in, deliver chunks twice, die a
 their commits; a reaper, persons and a clock that jumps by hours in both directions; all on the real database.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -40,6 +41,8 @@ WHICH = st.integers(0, 1)
 # The latest token is the one that moves things; older ones must not.
 BACK = st.sampled_from([0] * 6 + [1] * 3 + [2, 3, 5, 8])
 FATES = st.sampled_from([Fate.COMMITTED] * 5 + [Fate.FORGOTTEN, Fate.UNHEARD])
+OUTCOMES = st.sampled_from([Outcome.SENT] * 3 + [Outcome.UNCERTAIN] * 3 + list(Outcome))
+WAITING_FOR = st.sampled_from([None, "a rate"])
 RELAYS = st.sampled_from([None, "a:25", "b:25"])
 
 
@@ -52,7 +55,7 @@ class Queue(RuleBasedStateMachine):
         super().__init__()
         self._settings = Settings.load(outbox_lease_seconds=LEASE)
         self._policy = Policy.of(self._settings)
-        self._clock = 0.0
+        self._jumped = 0.0
         self._rows: list[Known] = []
         self._compared = False
 
@@ -71,53 +74,33 @@ class Queue(RuleBasedStateMachine):
 
     # What workers do.
 
-    @rule(room=st.integers(1, 2), fate=FATES)
-    def claim(self, room: int, fate: Fate) -> None:
-        for token in self._run(fate, partial(_claim, room=room)):
-            row = self._row(token.mail.id)
-            if fate is not Fate.FORGOTTEN:
-                row.claimed(token, self._clock + CLAIM_LEASE)
-            if fate is not Fate.UNHEARD:
-                row.tokens.append(token)
+    @rule(which=WHICH, relay=RELAYS, outcome=OUTCOMES, fate=FATES)
+    def go_on(self, which: int, relay: str | None, outcome: Outcome, fate: Fate) -> None:
+        """The next thing that the row's owner does."""
+        row = self._rows[which]
+        token = next((token for token in row.tokens if token is row.owner and token.end is None), None)
+        if row.status is Status.PENDING:
+            self._claim(which + 1, fate)
+        elif token is not None and token.relay is None:
+            self._begin(row, token, relay, fate)
+        elif token is not None:
+            self._settle(row, token, outcome, fate)
+
+    @rule(which=WHICH, back=BACK, outcome=OUTCOMES, fate=FATES)
+    def settle_under_any_token(self, which: int, back: int, outcome: Outcome, fate: Fate) -> None:
+        row, token = self._token(which, back)
+        if token is not None and token.relay is not None:
+            self._settle(row, token, outcome, fate)
 
     @rule(which=WHICH, back=BACK, relay=RELAYS, fate=FATES)
-    def begin(self, which: int, back: int, relay: str | None, fate: Fate) -> None:
+    def begin_under_any_token(self, which: int, back: int, relay: str | None, fate: Fate) -> None:
+        """A chunk that is delivered twice; another relay, after one that did not take the mail."""
         row, token = self._token(which, back)
-        if token is None or token.end is not None:
-            return
-        own = token.own(relay, committed=fate is not Fate.FORGOTTEN)
-        line = Begin(row.id, token.text, own.text, own.relay)
-        ours = self._run(fate, lambda connection: claims.begin(connection, [line], LEASE))
-        assert ours == row.owned_by(token)
-        if ours and fate is not Fate.FORGOTTEN:
-            row.begun(own, self._clock + LEASE)
-        if ours and fate is not Fate.UNHEARD:
-            row.tokens.append(own)
+        if token is not None and token.end is None:
+            self._begin(row, token, relay, fate)
 
-    @rule(which=WHICH, back=BACK, outcome=st.sampled_from(Outcome), fate=FATES)
-    def settle(self, which: int, back: int, outcome: Outcome, fate: Fate) -> None:
-        row, token = self._token(which, back)
-        if token is None or token.relay is None:
-            return
-        if token.end is None:
-            token.end = self._settlement(token, outcome)
-            if outcome is Outcome.SENT and token.committed:
-                row.accepted[token.mail.number] = token
-        if isinstance(token.end, Settlement):
-            self._settle(row, token, token.end, fate)
-
-    @rule(which=WHICH, back=BACK, fate=FATES)
-    def bury(self, which: int, back: int, fate: Fate) -> None:
-        """It is expired, suppressed or cannot be composed: dead without a conversation."""
-        row, token = self._token(which, back)
-        if token is not None and token.relay is None:
-            line = Settlement(row.id, token.text, Status.DEAD, dead_reason=DeadReason.INVALID)
-            self._settle(row, token, line, fate)
-
-    @rule(
-        which=WHICH, back=BACK, delay=st.sampled_from([0, 60, 5000]), why=st.sampled_from([None, "a rate"]), fate=FATES
-    )
-    def release(self, which: int, back: int, delay: float, why: str | None, fate: Fate) -> None:
+    @rule(which=WHICH, back=BACK, delay=st.sampled_from([0, 60, 5000]), why=WAITING_FOR, fate=FATES)
+    def release_under_any_token(self, which: int, back: int, delay: float, why: str | None, fate: Fate) -> None:
         row, token = self._token(which, back)
         if token is None or isinstance(token.end, Settlement):
             return
@@ -130,14 +113,24 @@ class Queue(RuleBasedStateMachine):
             row.released()
 
     @rule(which=WHICH, back=BACK, fate=FATES)
+    def bury_under_any_token(self, which: int, back: int, fate: Fate) -> None:
+        """It is expired, suppressed or cannot be composed: dead without a conversation."""
+        row, token = self._token(which, back)
+        if token is not None and token.relay is None:
+            line = Settlement(row.id, token.text, Status.DEAD, dead_reason=DeadReason.INVALID)
+            self._record(row, token, line, fate)
+
+    @rule(which=WHICH, back=BACK, fate=FATES)
     def replay_journal(self, which: int, back: int, fate: Fate) -> None:
         """The 250 that a worker could not record in time."""
-        row, token = self._token(which, back)
-        if token is None or not isinstance(token.end, Settlement) or token.end.status is not Status.SENT:
+        row = self._rows[which]
+        if not row.accepted:
             return
-        lines = [token.end]
-        ours = self._run(fate, lambda connection: settlement.settle_late(connection, lines))
-        number = token.mail.number
+        line = list(row.accepted.values())[-1 - back % len(row.accepted)].end
+        assert isinstance(line, Settlement)
+        assert line.attempt is not None
+        number = line.attempt.number
+        ours = self._run(fate, lambda connection: settlement.settle_late(connection, [line]))
         given_up = row.status in {Status.PENDING, Status.UNCERTAIN} and row.lines.get(number) is Outcome.UNCERTAIN
         known = row.status is Status.SENT
         assert ours == ({row.id} if row.claims == number and (given_up or known) else set())
@@ -145,33 +138,27 @@ class Queue(RuleBasedStateMachine):
     @rule()
     def reap(self) -> None:
         self._compared = False
-        lapsed = [row for row in self._rows if row.owner is not None and row.until < self._clock]
+        lapsed = [row for row in self._rows if row.owner is not None and row.until < self._now]
         reap(self._engine, self._settings)
         for row in lapsed:
             row.reaped()
 
     # What persons do.
 
-    @rule(which=WHICH, fate=FATES)
-    def requeue(self, which: int, fate: Fate) -> None:
+    @rule(which=WHICH, wish=st.sampled_from(["cancel", "requeue", *Resolution]), fate=FATES)
+    def wish(self, which: int, wish: str | Resolution, fate: Fate) -> None:
         row = self._rows[which]
-        moved = self._run(fate, lambda connection: operations.requeue(connection, [row.id]))
-        assert bool(moved) == (row.status in {Status.DEAD, Status.CANCELLED, Status.UNCERTAIN})
-        if moved and fate is not Fate.FORGOTTEN:
-            row.requeued()
-
-    @rule(which=WHICH, fate=FATES)
-    def cancel(self, which: int, fate: Fate) -> None:
-        row = self._rows[which]
-        moved = self._run(fate, lambda connection: operations.cancel(connection, [row.id]))
-        assert bool(moved) == (row.status is Status.PENDING)
-
-    @rule(which=WHICH, resolution=st.sampled_from(Resolution), fate=FATES)
-    def resolve(self, which: int, resolution: Resolution, fate: Fate) -> None:
-        row = self._rows[which]
-        moved = self._run(fate, lambda connection: operations.resolve(connection, row.id, resolution))
-        assert moved == (row.status is Status.UNCERTAIN)
-        if moved and resolution is Resolution.REQUEUE and fate is not Fate.FORGOTTEN:
+        moved, possible = False, {Status.UNCERTAIN}
+        if isinstance(wish, Resolution):
+            moved = self._run(fate, lambda connection: operations.resolve(connection, row.id, wish))
+        elif wish == "cancel":
+            moved = bool(self._run(fate, lambda connection: operations.cancel(connection, [row.id])))
+            possible = {Status.PENDING}
+        else:
+            moved = bool(self._run(fate, lambda connection: operations.requeue(connection, [row.id])))
+            possible = {Status.DEAD, Status.CANCELLED, Status.UNCERTAIN}
+        assert moved == (row.status in possible)
+        if moved and wish in {"requeue", Resolution.REQUEUE} and fate is not Fate.FORGOTTEN:
             row.requeued()
 
     # And time.
@@ -179,7 +166,18 @@ class Queue(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([*JUMPS, *(-seconds for seconds in JUMPS)]))
     def jump(self, seconds: float) -> None:
         self._run(Fate.COMMITTED, lambda connection: jump(connection, seconds))
-        self._clock += seconds
+        self._jumped += seconds
+
+    @rule()
+    def wait(self) -> None:
+        """Until something can be done for each row."""
+        with self._engine.connect() as connection:
+            seconds = longest_wait(connection)
+        self.jump(seconds + 1)
+
+    @property
+    def _now(self) -> float:
+        return time.monotonic() + self._jumped
 
     @invariant()
     def compare(self) -> None:
@@ -196,21 +194,14 @@ class Queue(RuleBasedStateMachine):
         if not self._compared:
             return  # a promise was broken before
         for _ in range(4):
-            with self._engine.connect() as connection:
-                wait = longest_wait(connection)
-            self.jump(wait + 1)
+            self.wait()
             self.reap()
             self.compare()
-            self._work()
+            for which in range(2):
+                for _ in range(3):
+                    self.go_on(which, "a:25", Outcome.SENT, Fate.COMMITTED)
+                    self.compare()
         assert all(row.status in FINAL | {Status.UNCERTAIN} for row in self._rows), self._rows
-
-    def _work(self) -> None:
-        self.claim(2, Fate.COMMITTED)
-        for which, row in enumerate(self._rows):
-            if row.owner is not None:
-                self.begin(which, 0, "a:25", Fate.COMMITTED)
-                self.settle(which, 0, Outcome.SENT, Fate.COMMITTED)
-        self.compare()
 
     def _run(self, fate: Fate, statement: Callable[[sa.Connection], T]) -> T:
         self._compared = False
@@ -220,7 +211,33 @@ class Queue(RuleBasedStateMachine):
                 transaction.rollback()
         return answer
 
-    def _settle(self, row: Known, token: Token, line: Settlement, fate: Fate) -> None:
+    def _claim(self, room: int, fate: Fate) -> None:
+        for token in self._run(fate, partial(_claim, room=room)):
+            row = next(row for row in self._rows if row.id == token.mail.id)
+            if fate is not Fate.FORGOTTEN:
+                row.claimed(token, self._now + CLAIM_LEASE)
+            if fate is not Fate.UNHEARD:
+                row.tokens.append(token)
+
+    def _begin(self, row: Known, token: Token, relay: str | None, fate: Fate) -> None:
+        own = token.own(relay, committed=fate is not Fate.FORGOTTEN)
+        line = Begin(row.id, token.text, own.text, own.relay)
+        ours = self._run(fate, lambda connection: claims.begin(connection, [line], LEASE))
+        assert ours == row.owned_by(token)
+        if ours and fate is not Fate.FORGOTTEN:
+            row.begun(own, self._now + LEASE)
+        if ours and fate is not Fate.UNHEARD:
+            row.tokens.append(own)
+
+    def _settle(self, row: Known, token: Token, outcome: Outcome, fate: Fate) -> None:
+        if token.end is None:
+            token.end = self._settlement(token, outcome)
+            if outcome is Outcome.SENT and token.committed:
+                row.accepted[token.mail.number] = token
+        if isinstance(token.end, Settlement):
+            self._record(row, token, token.end, fate)
+
+    def _record(self, row: Known, token: Token, line: Settlement, fate: Fate) -> None:
         ours = self._run(fate, lambda connection: settlement.settle(connection, [line]))
         assert ours == row.owned_by(token)
         if ours and fate is not Fate.FORGOTTEN:
@@ -232,9 +249,6 @@ class Queue(RuleBasedStateMachine):
         verdict = decide(outcome, mail.standing, self._policy, spread=0)
         line = Attempt(mail.id, mail.number, 0.1, outcome, Stage.DOT, None, "as told", token.relay, "worker-1")
         return Settlement.of(token.text, verdict, line, relay=token.doubt)
-
-    def _row(self, id_: int) -> Known:
-        return next(row for row in self._rows if row.id == id_)
 
     def _token(self, which: int, back: int) -> tuple[Known, Token | None]:
         row = self._rows[which]
