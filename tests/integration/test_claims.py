@@ -1,6 +1,7 @@
 """Every statement that moves a row, against those who would move it at the same time."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,8 @@ import sqlalchemy as sa
 from outbox import claims, settlement
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
-from outbox.models import QueuedEmail
+from outbox.models import EmailSuppression, QueuedEmail
+from outbox.retry import Verdict
 from outbox.settlement import Attempt, Settlement
 from outbox.states import DeadReason, Outcome, Priority, Stage, Status
 from tests import rows
@@ -172,10 +174,20 @@ class TestBegin:
         assert release(engine, Release(id_, token)) == set()
         assert settle(engine, sent(id_, token)) == set()
 
-    def test_nor_does_the_conversation_itself_begin_twice(self, engine: sa.Engine) -> None:
+    def test_what_is_composed_is_begun_once_more_to_be_sent(self, engine: sa.Engine) -> None:
+        """It takes the token of the first begin; then neither that one nor the chunk's is good for anything."""
         id_, token = claimed_one(engine)
-        begin(engine, Begin(id_, token, "own"))
-        assert begin(engine, Begin(id_, "own", "own")) == set()
+        assert begin(engine, Begin(id_, token, "composing")) == {id_}
+        assert begin(engine, Begin(id_, token, "another", "relay:25")) == set()
+        assert rows.row(engine, id_).relay is None
+        assert begin(engine, Begin(id_, "composing", "own", "relay:25")) == {id_}
+        row = rows.row(engine, id_)
+        assert (row.status, row.claim_token, row.relay, row.claims) == ("sending", "own", "relay:25", 1)
+        for stale in (token, "composing"):
+            assert begin(engine, Begin(id_, stale, "another", "other:25")) == set()
+            assert release(engine, Release(id_, stale)) == set()
+            assert settle(engine, sent(id_, stale)) == set()
+        assert rows.row(engine, id_) == row
 
     def test_ours_among_foreign_stale_and_missing(self, engine: sa.Engine) -> None:
         (ours,) = rows.leased(engine, Status.CLAIMED, "t")
@@ -194,6 +206,76 @@ class TestBegin:
         assert settle(engine, sent(one, "t2"), sent(two, "t1")) == set()
         assert release(engine, Release(one, "t2"), Release(two, "t1")) == set()
         assert rows.statuses(engine, [one, two]) == ["claimed", "claimed"]
+
+
+class TestRelay:
+    """Which relay may have the mail: known while it is sent, and kept for as long as that is not certain."""
+
+    @pytest.mark.parametrize("outcome", Outcome)
+    def test_only_doubt_keeps_it(self, engine: sa.Engine, outcome: Outcome) -> None:
+        (id_,) = rows.leased(engine, Status.SENDING, "own", relay="relay:25")
+        verdict = Verdict(Status.SENT if outcome is Outcome.SENT else Status.PENDING)
+        settle(engine, Settlement.of("own", verdict, attempt(id_, outcome=outcome)))
+        assert rows.row(engine, id_).relay == ("relay:25" if outcome is Outcome.UNCERTAIN else None)
+
+    @pytest.mark.parametrize("outcome", [Outcome.DEFERRED, Outcome.RELAY_DOWN, Outcome.THROTTLED])
+    def test_an_earlier_doubt_stays(self, engine: sa.Engine, outcome: Outcome) -> None:
+        """What the relay says of the second copy does not tell whether it took the first."""
+        (id_,) = rows.leased(engine, Status.SENDING, "own", relay="relay:25")
+        line = attempt(id_, outcome=outcome)
+        settle(engine, Settlement.of("own", Verdict(Status.PENDING), line, relay="relay:25"))
+        assert rows.row(engine, id_).relay == "relay:25"
+
+    def test_a_claim_that_is_not_begun_leaves_it(self, engine: sa.Engine) -> None:
+        (id_,) = rows.add(engine, relay="relay:25")
+        token = claim(engine).token
+        assert rows.row(engine, id_).relay == "relay:25"
+        release(engine, Release(id_, token))
+        assert rows.row(engine, id_).relay == "relay:25"
+
+    @pytest.mark.parametrize("before", [None, "relay:25"])
+    def test_a_release_takes_back_what_begin_wrote(self, engine: sa.Engine, before: str | None) -> None:
+        (id_,) = rows.add(engine, relay=before)
+        begin(engine, Begin(id_, claim(engine).token, "own", "relay:25"))
+        release(engine, Release(id_, "own", relay=before))
+        assert rows.row(engine, id_).relay == before
+
+
+class TestSuppress:
+    """5.1.x: the recipient does not exist, and this is remembered with the verdict, or not at all."""
+
+    @staticmethod
+    def gone(id_: int, token: str = "own") -> Settlement:
+        verdict = Verdict(Status.DEAD, dead_reason=DeadReason.REJECTED)
+        reply = attempt(id_, outcome=Outcome.REJECTED, stage=Stage.RCPT, code=550, reply="5.1.1 no such user")
+        return Settlement.of(token, verdict, reply, suppress=True)
+
+    @staticmethod
+    def suppressions(engine: sa.Engine) -> list[sa.Row[Any]]:
+        with engine.connect() as connection:
+            return list(connection.execute(sa.select(EmailSuppression.__table__)).all())
+
+    def test_the_recipient_with_the_reason_and_the_relay(self, engine: sa.Engine) -> None:
+        (id_,) = rows.leased(engine, Status.SENDING, "own", recipient="Ann@Example.com")
+        (kept,) = rows.leased(engine, Status.SENDING, "own", recipient="bob@example.com")
+        rejected = self.gone(kept)._replace(suppress=False)
+        assert settle(engine, self.gone(id_), rejected) == {id_, kept}
+        (row,) = self.suppressions(engine)
+        assert (row.target, row.source, row.until) == ("ann@example.com", "relay:25", None)
+        assert row.reason == "rcpt: 5.1.1 no such user"
+
+    def test_not_on_the_word_of_one_who_does_not_own_the_row(self, engine: sa.Engine) -> None:
+        (id_,) = rows.leased(engine, Status.SENDING, "own")
+        assert settle(engine, self.gone(id_, "stale")) == set()
+        assert self.suppressions(engine) == []
+
+    def test_what_a_person_said_before_stands(self, engine: sa.Engine) -> None:
+        with engine.begin() as connection:
+            values = {"target": "ann@example.com", "reason": "asked for it", "source": "Eve"}
+            connection.execute(sa.insert(EmailSuppression).values(values))
+        one, two = rows.leased(engine, Status.SENDING, "own", 2)
+        assert settle(engine, self.gone(one), self.gone(two)) == {one, two}
+        assert [row.reason for row in self.suppressions(engine)] == ["asked for it"]
 
 
 class TestSettle:
@@ -314,8 +396,16 @@ class TestRelease:
         id_, token = claimed_one(engine)
         release(engine, Release(id_, token, delay=60))
         row = rows.row(engine, id_)
-        assert (row.claims, row.status) == (0, "pending")
+        assert (row.claims, row.status, row.waiting_for) == (0, "pending", None)
         assert row.next_attempt_at > from_now(50)
+
+    def test_what_it_waits_for_is_known_until_the_next_claim(self, engine: sa.Engine) -> None:
+        id_, token = claimed_one(engine)
+        release(engine, Release(id_, token, delay=0.001, waiting_for="the rate of example.com"))
+        assert rows.row(engine, id_).waiting_for == "the rate of example.com"
+        time.sleep(0.01)
+        assert claim(engine).ids[Priority.NORMAL] == [id_]
+        assert rows.row(engine, id_).waiting_for is None
 
     def test_ours_among_foreign_and_stale(self, engine: sa.Engine) -> None:
         (ours,) = rows.leased(engine, Status.CLAIMED, "t")

@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox.models import Base, EmailAttachment, EmailAttempt, EmailContent, QueuedEmail
-from outbox.states import DeadReason, Kind, OnUncertain, Outcome, Stage, Status
+from outbox.models import (
+    Base,
+    EmailAttachment,
+    EmailAttempt,
+    EmailContent,
+    EmailEnvironment,
+    EmailRelay,
+    QueuedEmail,
+)
+from outbox.states import DeadReason, Kind, OnUncertain, Outcome, RelayState, Stage, Status
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = {"claim_token": "t", "claimed_by": "w", "lease_expires_at": NOW}
@@ -51,6 +59,24 @@ REFUSED: list[tuple[str, Status, dict[str, Any]]] = [
     ("dead", Status.CANCELLED, {"dead_reason": DeadReason.EXPIRED}),
 ]
 
+RELAYS: dict[RelayState, dict[str, Any]] = {
+    RelayState.CLOSED: {},
+    RelayState.OPEN: {"paused_until": NOW},
+    RelayState.HALF_OPEN: {"paused_until": NOW, "probe_token": "t"},
+    RelayState.PAUSED: {},
+}
+"""What a relay in each state must carry."""
+
+REFUSED_RELAYS: list[tuple[str, RelayState, dict[str, Any]]] = [
+    ("state", RelayState.CLOSED, {"state": "ajar"}),
+    ("probe", RelayState.HALF_OPEN, {"probe_token": None}),
+    ("probe", RelayState.OPEN, {"probe_token": "t"}),
+    ("probe", RelayState.CLOSED, {"probe_token": "t"}),
+    ("probe", RelayState.PAUSED, {"probe_token": "t"}),
+    ("until", RelayState.OPEN, {"paused_until": None}),
+    ("until", RelayState.HALF_OPEN, {"paused_until": None}),
+]
+
 
 @pytest.mark.parametrize("status", Status)
 def test_a_row_of_each_status_is_taken(engine: sa.Engine, status: Status) -> None:
@@ -71,6 +97,31 @@ def test_a_row_that_makes_no_sense_is_refused(
 def test_an_attempt_that_makes_no_sense_is_refused(engine: sa.Engine, check: str, values: dict[str, Any]) -> None:
     with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError, match=rf"ck_email_attempts_{check}\b"):
         _attempt(connection, _queue(connection, Status.PENDING), **values)
+
+
+@pytest.mark.parametrize("state", RelayState)
+def test_a_relay_in_each_state_is_taken(engine: sa.Engine, state: RelayState) -> None:
+    with engine.begin() as connection:
+        _relay(connection, state)
+        assert connection.scalar(sa.select(EmailRelay.state)) == state
+
+
+@pytest.mark.parametrize(("check", "state", "values"), REFUSED_RELAYS)
+def test_a_relay_that_makes_no_sense_is_refused(
+    engine: sa.Engine, check: str, state: RelayState, values: dict[str, Any]
+) -> None:
+    with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError, match=rf"ck_email_relays_{check}\b"):
+        _relay(connection, state, **values)
+
+
+def test_a_database_has_one_environment(engine: sa.Engine) -> None:
+    environment = sa.insert(EmailEnvironment)
+    with engine.begin() as connection:
+        connection.execute(environment.values(id=1, name="production"))
+    with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError, match="ck_email_environment_single"):
+        connection.execute(environment.values(id=2, name="staging"))
+    with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError):
+        connection.execute(environment.values(id=1, name="staging"))
 
 
 def test_an_attempt_of_each_outcome_and_stage_is_taken(engine: sa.Engine) -> None:
@@ -129,7 +180,9 @@ def test_every_check_has_a_row_that_it_refuses() -> None:
         if isinstance(constraint, sa.CheckConstraint)
     }
     tried = {f"email_queue_{check}" for check, _, _ in REFUSED}
-    assert declared == tried | {"email_attempts_outcome", "email_attempts_stage", "email_contents_keyed"}
+    tried |= {f"email_relays_{check}" for check, _, _ in REFUSED_RELAYS}
+    tried |= {"email_attempts_outcome", "email_attempts_stage", "email_contents_keyed", "email_environment_single"}
+    assert declared == tried
 
 
 def _queue(connection: sa.Connection, status: Status, /, **values: Any) -> int:
@@ -149,6 +202,11 @@ def _queue(connection: sa.Connection, status: Status, /, **values: Any) -> int:
 def _content(connection: sa.Connection, **values: Any) -> int:
     row = {"message_id": "<1@x>", "date": NOW, "sender": "a@x", "to_header": "b@x", "subject": "s", "size": 1}
     return connection.execute(sa.insert(EmailContent).values(row | values).returning(EmailContent.id)).scalar_one()
+
+
+def _relay(connection: sa.Connection, state: RelayState, /, **values: Any) -> None:
+    row = {"name": "localhost:25", "state": state}
+    connection.execute(sa.insert(EmailRelay).values(row | RELAYS[state] | values))
 
 
 def _attempt(connection: sa.Connection, email_id: int, **values: Any) -> None:

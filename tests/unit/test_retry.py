@@ -23,6 +23,8 @@ EXHAUSTED = Verdict(Status.DEAD, dead_reason=DeadReason.EXHAUSTED)
 EXPIRED = Verdict(Status.DEAD, dead_reason=DeadReason.EXPIRED)
 NOT_COUNTED = Verdict(Status.PENDING, counted=False, delay=60)
 
+RELAYS_TROUBLE = {Outcome.RELAY_DOWN, Outcome.RELAY_MISCONFIGURED, Outcome.THROTTLED}
+
 LAST_ATTEMPT = replace(FRESH, attempts=4, max_attempts=5)
 STANDINGS = {
     "fresh": FRESH,
@@ -30,37 +32,46 @@ STANDINGS = {
     "last attempt": LAST_ATTEMPT,
     "only attempt": replace(FRESH, max_attempts=1),
     "resent as often as allowed": replace(FRESH, resends=RESENDS),
-    "too old": replace(FRESH, age=POLICY.max_age),
+    "as old as allowed": replace(FRESH, age=POLICY.max_age),
+    "too old": replace(FRESH, age=POLICY.max_age + 1),
     "expires before the next attempt": replace(FRESH, expires_in=60),
     "expired": replace(FRESH, expires_in=-1),
     "expires just after the next attempt": replace(FRESH, expires_in=60.1),
 }
 VERDICTS = {
-    # standing: what follows on (deferred, uncertain); the other outcomes do not ask
-    "fresh": (AGAIN, AGAIN),
-    "held": (AGAIN, UNCERTAIN),
-    "last attempt": (EXHAUSTED, UNCERTAIN),
-    "only attempt": (EXHAUSTED, UNCERTAIN),
-    "resent as often as allowed": (AGAIN, UNCERTAIN),
-    "too old": (EXHAUSTED, UNCERTAIN),
-    "expires before the next attempt": (EXPIRED, UNCERTAIN),
-    "expired": (EXPIRED, UNCERTAIN),
-    "expires just after the next attempt": (AGAIN, AGAIN),
+    # standing: what follows on (deferred, uncertain, throttled); the other outcomes do not ask
+    "fresh": (AGAIN, AGAIN, NOT_COUNTED),
+    "held": (AGAIN, UNCERTAIN, NOT_COUNTED),
+    "last attempt": (EXHAUSTED, UNCERTAIN, NOT_COUNTED),
+    "only attempt": (EXHAUSTED, UNCERTAIN, NOT_COUNTED),
+    "resent as often as allowed": (AGAIN, UNCERTAIN, NOT_COUNTED),
+    "as old as allowed": (EXHAUSTED, UNCERTAIN, NOT_COUNTED),
+    "too old": (EXHAUSTED, UNCERTAIN, EXHAUSTED),
+    "expires before the next attempt": (EXPIRED, UNCERTAIN, NOT_COUNTED),
+    "expired": (EXPIRED, UNCERTAIN, NOT_COUNTED),
+    "expires just after the next attempt": (AGAIN, AGAIN, NOT_COUNTED),
 }
 
 
 @pytest.mark.parametrize("name", STANDINGS)
 def test_what_follows(name: str) -> None:
     standing = STANDINGS[name]
-    deferred, uncertain = VERDICTS[name]
+    deferred, uncertain, throttled = VERDICTS[name]
     expected = {
         Outcome.SENT: SENT,
         Outcome.REJECTED: REJECTED,
         Outcome.RELAY_DOWN: NOT_COUNTED,
+        Outcome.RELAY_MISCONFIGURED: NOT_COUNTED,
+        Outcome.THROTTLED: throttled,
         Outcome.DEFERRED: deferred,
         Outcome.UNCERTAIN: uncertain,
     }
     assert {outcome: decide(outcome, standing, POLICY, spread=0) for outcome in Outcome} == expected
+
+
+def test_a_rejected_mail_says_what_it_died_of() -> None:
+    verdict = decide(Outcome.REJECTED, FRESH, POLICY, spread=0, dead_reason=DeadReason.INVALID)
+    assert verdict == replace(REJECTED, dead_reason=DeadReason.INVALID)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +124,11 @@ def test_no_bound_is_ever_passed(outcome: Outcome, standing: Standing, policy: P
         assert standing.attempts + 1 < standing.max_attempts
         assert standing.age + verdict.delay <= policy.max_age
         assert standing.expires_in is None or verdict.delay < standing.expires_in
-    assert verdict.counted == (outcome is not Outcome.RELAY_DOWN)
-    if outcome is Outcome.RELAY_DOWN:
+    if outcome in RELAYS_TROUBLE and not (outcome is Outcome.THROTTLED and standing.age > policy.max_age):
         assert verdict.status is Status.PENDING
+        assert not verdict.counted
+    else:
+        assert verdict.counted
     if outcome is Outcome.UNCERTAIN:
         assert verdict.status in {Status.PENDING, Status.UNCERTAIN}
         if verdict.status is Status.PENDING:

@@ -27,8 +27,13 @@ def test_nothing_stands_still() -> None:
 
 def test_only_the_owner_sends() -> None:
     assert {status for status, moves in MOVES.items() if Status.SENDING in moves} == {Status.CLAIMED}
-    assert {status for status, moves in MOVES.items() if Status.SENT in moves} == {Status.SENDING, Status.UNCERTAIN}
     assert {Status.CLAIMED, Status.SENDING} == LEASED
+
+
+def test_a_mail_is_found_sent_where_it_may_have_been() -> None:
+    """By its owner; by a person or a journal where it was given up; by a journal where it was to be sent again."""
+    origins = {status for status, moves in MOVES.items() if Status.SENT in moves}
+    assert origins == {Status.SENDING, Status.UNCERTAIN, Status.PENDING}
 
 
 def test_sent_is_for_good_and_a_person_can_bring_back_the_rest() -> None:
