@@ -51,6 +51,12 @@ class Verdict:
         return "\n".join(lines)
 
 
+def at_rest(engine: sa.Engine) -> bool:
+    """Whether all mail has come to its end, or waits for a person."""
+    with reading(engine) as connection:
+        return set(connection.scalars(sa.select(QueuedEmail.status).distinct())) <= _AT_REST
+
+
 def judge(engine: sa.Engine, committed: Collection[str], accepted: Iterable[Mail]) -> Verdict:
     """Compare. `committed`: the recipient of every mail whose commit is known to have succeeded."""
     copies = Counter(mail.recipient for mail in accepted)

@@ -24,6 +24,7 @@ from outbox.ledger import Ledger
 from outbox.message import Message
 from outbox.settlement import Settlement
 from outbox.states import Stage, Status
+from tests.system import Part, System
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ SEAMS = {
 byte of the body; `dotted` between the dot and the reading of its answer; `answered` between the 250 and its record."""
 
 
-def arm(seam: Seam, nth: int, recipient: str | None) -> None:
+def arm(seam: Seam, nth: int | None, recipient: str | None) -> None:
     """Have this process kill itself the `nth` time that it comes by, or as soon as it is about `recipient`."""
     original = getattr(seam.owner, seam.name)
     lock = threading.Lock()
@@ -96,11 +97,17 @@ def arm(seam: Seam, nth: int, recipient: str | None) -> None:
     setattr(seam.owner, seam.name, deadly)
 
 
+def start(system: System, step: str, *which: str) -> Part:
+    """Such a worker in a system, not yet ready; `which` are the options that say which mail."""
+    command = (sys.executable, "-m", "tests.faults.worker", "--kill-at", step, *which, "--")
+    return system.start(step, *command, *system.worker_arguments())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="A Celery worker that kills itself at a step of a mail's way.")
     parser.add_argument("--kill-at", choices=SEAMS, required=True)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--nth", type=int, default=1, help="the how manieth time")
+    which.add_argument("--nth", type=int, help="the so manieth time")
     which.add_argument("--recipient", help="when it is this one's turn")
     parser.add_argument("arguments", nargs="+", help="for celery, behind --")
     options = parser.parse_args()
