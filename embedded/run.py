@@ -178,7 +178,8 @@ def _demonstrate(app: Flask, chosen: Plan, var: Path, supervisor: Supervisor, co
     settings: AppSettings = app.extensions["settings"]
     inbox = Maildir(var / "inbox") if "Inbox" in chosen.urls else None
     if inbox is None:
-        console.print(f"The demo's mail goes through {settings.relay_name}, all of it to {_own_address(settings)}.")
+        relays = " or ".join(endpoint.name for endpoint in settings.endpoints)
+        console.print(f"The demo's mail goes through {relays}, all of it to {_own_address(settings)}.")
     mails = demo.queue(app, None if inbox else _own_address(settings))
     with console.status("") as status:
         rows = demo.wait(app, mails, lambda sent, of: status.update(f"Delivered: {sent} of {of} ..."))

@@ -43,7 +43,7 @@ class Plan:
 def plan(given: Mapping[str, str], ports: Mapping[str, int], var: Path) -> Plan:
     """What to run, given the environment (with `.env`) and a free port for each service."""
     own_redis = not given.get("REDIS_URL")
-    own_inbox = not (given.get("SMTP_HOST") or given.get("MAIL_SERVER"))
+    own_inbox = not any(given.get(name) for name in ("SMTP_HOST", "MAIL_SERVER", "OUTBOX_RELAYS"))
     urls = {"Application": _url(ports["application"])}
     if own_inbox:
         _refuse_half_a_relay(given)

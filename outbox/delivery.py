@@ -153,7 +153,7 @@ class Courier:
             stage=report.stage,
             code=report.code,
             reply=report.reply,
-            relay=self._settings.relay_name,
+            relay=self._settings.endpoints[0].name,
             worker=self._worker,
         )
         settlement = Settlement.of(mail.token, verdict, attempt)

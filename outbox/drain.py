@@ -104,7 +104,7 @@ def _settle_lapsed(connection: sa.Connection, settings: Settings) -> int:
             stage=Stage.DOT,
             code=None,
             reply=f"{row.claimed_by} vanished while it was sending",
-            relay=settings.relay_name,
+            relay=settings.endpoints[0].name,
             worker=row.claimed_by,
         )
         log.warning("reap: mail %d: %s; now %s", row.id, attempt.reply, verdict.status)

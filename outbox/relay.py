@@ -83,7 +83,7 @@ class Relay(SMTPBackend):
     def __init__(self, settings: Settings) -> None:
         super().__init__(
             host=settings.smtp_host,
-            port=settings.relay_port,
+            port=settings.endpoints[0].port,
             ssl=settings.smtp_use_ssl,
             timeout=settings.smtp_connect_timeout,
         )

@@ -2,37 +2,64 @@
 
 import os
 import re
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from limits import RateLimitItem
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
-from outbox.addresses import parse_mailbox
+from outbox.addresses import Mailbox, parse_mailbox
+from outbox.endpoints import Endpoint, carried_by_login, default_port, parse_endpoints, parse_rate
 from outbox.errors import InvalidAddress, SettingsError
 from outbox.states import OnUncertain
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+Rate = Annotated[RateLimitItem, BeforeValidator(parse_rate)]
+"""Mails in a time: `14/second`."""
 
 _IN_A_URL = re.compile(r"//[^/]*@")
 
-
-NOT_THERE_YET = (
-    "OUTBOX_REDIRECT_TO",
-    "OUTBOX_ALLOW_RECIPIENTS",
-    "OUTBOX_RELAY_RATE",
-    "OUTBOX_DOMAIN_RATE",
-    "OUTBOX_ENCRYPTION_KEYS",
-)
+NOT_THERE_YET = ("OUTBOX_ENCRYPTION_KEYS",)
 """Settings of later versions that hold mail back or protect it. To ignore one could send mail to the wrong people."""
+
+_ONE_RELAY = ("smtp_host", "smtp_port", "smtp_user", "smtp_password", "smtp_use_tls", "smtp_use_ssl")
+_ALLOW = "outbox_allow_recipients"
+
+
+class _AllowList(PydanticBaseSettingsSource):
+    """`OUTBOX_ALLOW_RECIPIENTS=` allows nobody. The usual sources drop what is empty, and would allow everybody."""
+
+    def __init__(self, settings_cls: type[BaseSettings], *sources: EnvSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._sources = sources
+
+    def __call__(self) -> dict[str, Any]:
+        """The first source that has the name decides, whatever it says."""
+        return next(
+            ({_ALLOW: source.env_vars[_ALLOW] or ""} for source in self._sources if _ALLOW in source.env_vars), {}
+        )
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Asked for by the base class, and not called."""
+        raise NotImplementedError
 
 
 class Settings(BaseSettings):
     """What the library needs to know. Every field is an environment variable of the same name, in capitals."""
 
     model_config = SettingsConfigDict(
+        arbitrary_types_allowed=True,  # a rate is the `limits` library's
         env_file=".env",
         env_ignore_empty=True,  # `SMTP_USER=` in a file of settings means that there is none
         extra="ignore",
@@ -56,6 +83,17 @@ class Settings(BaseSettings):
     smtp_timeout: Seconds = 300
     smtp_dot_timeout: Seconds = 600
 
+    outbox_relays: SecretStr | None = None
+    """Several relays, in order of preference, in place of `SMTP_HOST` and its companions. Read `endpoints`."""
+    outbox_relay_rate: Rate | None = None
+    outbox_domain_rate: Rate | None = None
+
+    outbox_environment: str = "development"
+    outbox_redirect_to: str | None = None
+    outbox_allow_recipients: Annotated[tuple[str, ...] | None, NoDecode] = None
+    """Addresses, and domains without an `@`, in lower case. None: everybody. Empty: nobody."""
+
+    outbox_journal: Path = Path("var/outbox-journal.jsonl")
     outbox_drain_seconds: Seconds = 60
     outbox_chunk: Count = 100
     outbox_in_flight: Count = 5000
@@ -71,11 +109,29 @@ class Settings(BaseSettings):
     @classmethod
     def _sender_is_a_mailbox(cls, value: str | None) -> str | None:
         if value is not None:
-            try:
-                parse_mailbox("SMTP_FROM_EMAIL", value)
-            except InvalidAddress as error:
-                raise ValueError(error.problem) from error
+            _mailbox("SMTP_FROM_EMAIL", value)
         return value
+
+    @field_validator("outbox_redirect_to")
+    @classmethod
+    def _redirect_is_an_address(cls, value: str | None) -> str | None:
+        return None if value is None else _mailbox("OUTBOX_REDIRECT_TO", value).address
+
+    @field_validator("outbox_allow_recipients", mode="before")
+    @classmethod
+    def _allowed_are_addresses_or_domains(cls, value: object) -> object:
+        entries = value.split(",") if isinstance(value, str) else value
+        if not isinstance(entries, list | tuple):
+            return value
+        return tuple(_address_or_domain(entry.strip()) for entry in map(str, entries) if entry.strip())
+
+    @field_validator("outbox_environment")
+    @classmethod
+    def _environment_is_a_name(cls, value: str) -> str:
+        name = value.strip()
+        if not name or not name.isprintable():
+            raise ValueError("an environment has a name on one line, such as production")
+        return name
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
@@ -86,29 +142,58 @@ class Settings(BaseSettings):
             )
         if self.smtp_user and self.smtp_password is None:
             raise ValueError("SMTP_USER is set and SMTP_PASSWORD is not: set both or neither")
-        if (
-            not (self.smtp_user or "").isascii()
-            or not (self.smtp_password or SecretStr("")).get_secret_value().isascii()
-        ):
+        if not carried_by_login(self.smtp_user, self.smtp_password):
             raise ValueError("SMTP_USER and SMTP_PASSWORD must be ASCII: SMTP's login carries nothing else")
         if self.outbox_lease_seconds <= self.smtp_dot_timeout:
             raise ValueError(
                 f"OUTBOX_LEASE_SECONDS={self.outbox_lease_seconds:g} must be longer than "
                 f"SMTP_DOT_TIMEOUT={self.smtp_dot_timeout:g}: a lease outlives the longest wait for the relay"
             )
+        set_too = [name for name in _ONE_RELAY if name in self.model_fields_set and getattr(self, name)]
+        if self.outbox_relays and set_too:
+            named = ", ".join(" or ".join(self._names(name)) for name in set_too)
+            raise ValueError(
+                f"OUTBOX_RELAYS is set, and so is {named}: keep one. Move the relay, with its user and password, into "
+                "OUTBOX_RELAYS, or unset that"
+            )
+        assert self.endpoints  # what OUTBOX_RELAYS says is read now
         return self
 
     @property
-    def relay_port(self) -> int:
-        """`SMTP_PORT`, or the port that goes with the kind of TLS: 587, 465, or 25 without."""
-        if self.smtp_port is not None:
-            return self.smtp_port
-        return 465 if self.smtp_use_ssl else 587 if self.smtp_use_tls else 25
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The relays, in order of preference: those of `OUTBOX_RELAYS`, or the one that `SMTP_HOST` names."""
+        rates = {"rate": self.outbox_relay_rate, "domain_rate": self.outbox_domain_rate}
+        if self.outbox_relays:
+            return parse_endpoints(self.outbox_relays.get_secret_value(), **rates)
+        return (
+            Endpoint(
+                host=self.smtp_host,
+                port=self.smtp_port or default_port(starttls=self.smtp_use_tls, tls=self.smtp_use_ssl),
+                user=self.smtp_user,
+                password=self.smtp_password,
+                starttls=self.smtp_use_tls,
+                tls=self.smtp_use_ssl,
+                **rates,
+            ),
+        )
 
-    @property
-    def relay_name(self) -> str:
-        """`host:port`, as `email_attempts.relay` records it."""
-        return f"{self.smtp_host}:{self.relay_port}"
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The usual, and before them the one setting whose emptiness says something."""
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        allow = _AllowList(
+            settings_cls,
+            EnvSettingsSource(settings_cls, env_ignore_empty=False),
+            DotEnvSettingsSource(settings_cls, env_file=dotenv_settings.env_file, env_ignore_empty=False),
+        )
+        return init_settings, allow, env_settings, dotenv_settings, file_secret_settings
 
     @classmethod
     def load(cls, **values: Any) -> Self:
@@ -131,12 +216,32 @@ class Settings(BaseSettings):
         if not error["loc"]:
             return problem
         name = str(error["loc"][0])
-        spellings = next((names for names in cls._spellings() if name in names), [name.upper()])
-        value = "(hidden)" if "PASSWORD" in name else _IN_A_URL.sub("//***@", repr(error["input"]))
+        spellings = next((names for names in map(cls._names, cls.model_fields) if name in names), [name.upper()])
+        secret = "PASSWORD" in name or name.upper() == "OUTBOX_RELAYS"
+        value = "(hidden)" if secret else _IN_A_URL.sub("//***@", repr(error["input"]))
         return f"{' or '.join(spellings)}={value}: {problem}"
 
     @classmethod
-    def _spellings(cls) -> Iterator[list[str]]:
-        for field in cls.model_fields.values():
-            if isinstance(field.validation_alias, AliasChoices):
-                yield [str(name) for name in field.validation_alias.choices]
+    def _names(cls, field: str) -> list[str]:
+        """The variables that a field is read from."""
+        alias = cls.model_fields[field].validation_alias
+        return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [field.upper()]
+
+
+def _mailbox(name: str, value: str) -> Mailbox:
+    try:
+        return parse_mailbox(name, value)
+    except InvalidAddress as error:
+        raise ValueError(error.problem) from error
+
+
+def _address_or_domain(entry: str) -> str:
+    """`Ada@Example.com`, `example.com`, `@example.com` -> in lower case, a domain without its `@`."""
+    domain = entry.removeprefix("@")
+    try:
+        return (_mailbox(entry, entry).address if "@" in domain else _mailbox(entry, f"x@{domain}").domain).lower()
+    except ValueError as error:
+        raise ValueError(
+            f"{entry!r} is neither an address nor a domain ({error}); write ada@example.com, example.com, separated by "
+            "commas; unset it to allow everybody"
+        ) from error

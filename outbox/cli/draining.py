@@ -90,7 +90,7 @@ class Run:
         )
         with reading(self._engine) as connection:
             found = connection.execute(query).first()
-        return found and f"the relay {self._settings.relay_name} is down ({found.stage}: {found.reply})"
+        return found and f"the relay {self._settings.endpoints[0].name} is down ({found.stage}: {found.reply})"
 
 
 @click.command()

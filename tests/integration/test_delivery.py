@@ -127,7 +127,7 @@ def test_outcomes(  # noqa: PLR0917 - the columns of the table above
 
     (line,) = rows.attempts(engine)
     assert (line.email_id, line.number, line.outcome, line.stage, line.code) == (id_, 1, outcome, stage, code)
-    assert (line.worker, line.relay) == ("worker-1", settings.relay_name)
+    assert (line.worker, line.relay) == ("worker-1", settings.endpoints[0].name)
     assert line.started_at <= line.finished_at
     assert line.reply == reply or (reply is None and line.reply)
     assert row.last_code == code
