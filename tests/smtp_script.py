@@ -92,7 +92,7 @@ def on(verb: str, reaction: Reaction, *, times: int | None = None) -> Script:
 
 
 _WISH = re.compile(
-    r"(?P<what>reject|defer|drop|hang|slow)(?:-(?P<figure>[0-9.]+))?(?:-at-(?P<stage>rcpt|data|body|dot))?"
+    r"(?P<what>reject|defer|drop|lose|hang|slow)(?:-(?P<figure>[0-9.]+))?(?:-at-(?P<stage>rcpt|data|body|dot))?"
     r"(?:-times-(?P<times>[0-9]+))?(?:[+].*)?"
 )
 
@@ -101,7 +101,7 @@ def by_recipient() -> Script:
     """The recipient's local part says what becomes of the mail; anything else is welcome.
 
     `reject-550`, `defer-451` (at RCPT), `drop-at-dot`, `hang-at-data`, `slow-1.5-at-dot`; with `-times-2` only the
-    first two times; `+anything` behind it makes addresses distinct.
+    first two times; `lose` takes the mail and hangs up; `+anything` behind it makes addresses distinct.
     """
     seen: Counter[str] = Counter()
 
@@ -121,6 +121,8 @@ def _granted(wish: re.Match[str]) -> Reaction:
     match wish["what"]:
         case "drop":
             return Drop()
+        case "lose":
+            return Drop(accept=True)
         case "hang":
             return Hang()
         case "slow":

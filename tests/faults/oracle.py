@@ -5,7 +5,7 @@ each mail; the relay's log, written before the relay answers, says what was acce
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ def judge(engine: sa.Engine, committed: Collection[str], accepted: Iterable[Mail
     )
 
 
-def _rows(engine: sa.Engine) -> Iterable[sa.Row[Any]]:
+def _rows(engine: sa.Engine) -> Sequence[sa.Row[*tuple[Any, ...]]]:
     uncertain = sa.func.count(EmailAttempt.number).filter(EmailAttempt.outcome == Outcome.UNCERTAIN)
     query = (
         sa.select(QueuedEmail.recipient, QueuedEmail.status, QueuedEmail.dead_reason, uncertain.label("uncertain"))
