@@ -67,10 +67,14 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """React after so many seconds; without `then`, in the friendly way."""
+    """React after so many seconds; without `then`, in the friendly way.
+
+    At DOT with `accept`: the mail is taken before, and `then` must be Raw, which takes nothing.
+    """
 
     seconds: float
     then: "Reply | Raw | Hang | Drop | None" = None
+    accept: bool = False
 
 
 Reaction = Reply | Raw | Hang | Drop | Delay
@@ -92,7 +96,7 @@ def on(verb: str, reaction: Reaction, *, times: int | None = None) -> Script:
 
 
 _WISH = re.compile(
-    r"(?P<what>reject|defer|drop|lose|hang|slow)(?:-(?P<figure>[0-9.]+))?(?:-at-(?P<stage>rcpt|data|body|dot))?"
+    r"(?P<what>reject|defer|drop|lose|hang|slow|late)(?:-(?P<figure>[0-9.]+))?(?:-at-(?P<stage>rcpt|data|body|dot))?"
     r"(?:-times-(?P<times>[0-9]+))?(?:[+].*)?"
 )
 
@@ -101,7 +105,7 @@ def by_recipient() -> Script:
     """The recipient's local part says what becomes of the mail; anything else is welcome.
 
     `reject-550`, `defer-451` (at RCPT), `drop-at-dot`, `hang-at-data`, `slow-1.5-at-dot`; with `-times-2` only the
-    first two times; `lose` takes the mail and hangs up; `+anything` behind it makes addresses distinct.
+    first two times; `lose-at-dot` takes the mail and hangs up, `late-1.5-at-dot` says only then that it did; `+anything` behind it makes addresses distinct.
     """
     seen: Counter[str] = Counter()
 
@@ -127,5 +131,7 @@ def _granted(wish: re.Match[str]) -> Reaction:
             return Hang()
         case "slow":
             return Delay(float(figure or 1))
+        case "late":
+            return Delay(float(figure or 1), Raw(b"250 2.0.0 queued\r\n"), accept=True)
     code = int(figure or (550 if wish["what"] == "reject" else 451))
     return Reply(code, f"{code // 100}.0.0 as you wish")

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 from tests.system import System
 
 WISHES = {
-    "plain": 80,
-    "slow-0.3-at-dot": 4,
-    "slow-0.3-at-data": 3,
+    "plain": 60,
+    "slow-0.3-at-data": 8,
+    "slow-0.3-at-dot": 8,
+    "late-0.3-at-dot": 8,
     "defer-451": 2,
     "defer-451-times-1": 3,
-    "defer-451-at-dot-times-2": 2,
+    "defer-451-at-dot-times-2": 3,
     "drop-at-data-times-1": 2,
     "drop-at-dot-times-1": 2,
     "lose-at-dot-times-1": 2,

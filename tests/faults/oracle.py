@@ -32,6 +32,8 @@ class Verdict:
     lost: list[str]
     doubled: set[str]
     """Recipients with more than one copy."""
+    uncertain: int
+    """Attempts on record of which it was not known what became of them."""
     unexplained: list[str]
     """Copies beyond the one that `sent` stands for, and beyond the attempts that are on record as uncertain."""
 
@@ -45,7 +47,8 @@ class Verdict:
         statuses = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
         lines = [
             f"{self.mails} mails committed, {self.accepted} accepted: {statuses}",
-            f"lost: {len(self.lost)}, duplicates: {len(self.doubled)}, of them unexplained: {len(self.unexplained)}",
+            f"lost: {len(self.lost)}, duplicates: {len(self.doubled)}, of them unexplained: {len(self.unexplained)}, "
+            f"uncertain attempts: {self.uncertain}",
             *(f"  {sentence}" for trouble in (self.lost, self.unexplained) for sentence in trouble[:_SHOWN]),
         ]
         return "\n".join(lines)
@@ -76,6 +79,7 @@ def judge(engine: sa.Engine, committed: Collection[str], accepted: Iterable[Mail
         statuses=Counter(" ".join(filter(None, (row.status, row.dead_reason))) for row in rows.values()),
         lost=lost,
         doubled={recipient for recipient, count in copies.items() if count > 1},
+        uncertain=sum(row.uncertain for row in rows.values()),
         unexplained=[
             f"{row.recipient}: {copies[row.recipient]} copies, {row.status}, uncertain attempts: {row.uncertain}"
             for row in rows.values()

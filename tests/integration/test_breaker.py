@@ -149,9 +149,7 @@ class TestProbe:
         probe(engine)
         process.look()
         process.learn(ONE, Report(outcome, Stage.DOT, 250, "..."), "probe")
-        assert standing(engine) == Standing(
-            ONE.name, changed_at=standing(engine).changed_at, changed_by="worker-1"
-        )
+        assert standing(engine) == Standing(ONE.name, changed_at=standing(engine).changed_at, changed_by="worker-1")
 
     def test_only_its_own_answer_does(self, engine: sa.Engine, process: Breaker) -> None:
         probe(engine)
