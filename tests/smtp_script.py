@@ -105,7 +105,8 @@ def by_recipient() -> Script:
     """The recipient's local part says what becomes of the mail; anything else is welcome.
 
     `reject-550`, `defer-451` (at RCPT), `drop-at-dot`, `hang-at-data`, `slow-1.5-at-dot`; with `-times-2` only the
-    first two times; `lose-at-dot` takes the mail and hangs up, `late-1.5-at-dot` says only then that it did; `+anything` behind it makes addresses distinct.
+    first two times; `+anything` behind it makes addresses distinct. `lose-at-dot` takes the mail and hangs up,
+    `late-1.5-at-dot` takes it and says so later.
     """
     seen: Counter[str] = Counter()
 

@@ -45,10 +45,10 @@ class Verdict:
     def __str__(self) -> str:
         """A report for people."""
         statuses = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
+        duplicates = f"{len(self.doubled)} duplicates, {len(self.unexplained)} of them unexplained"
         lines = [
             f"{self.mails} mails committed, {self.accepted} accepted: {statuses}",
-            f"lost: {len(self.lost)}, duplicates: {len(self.doubled)}, of them unexplained: {len(self.unexplained)}, "
-            f"uncertain attempts: {self.uncertain}",
+            f"{len(self.lost)} lost, {duplicates}, {self.uncertain} attempts on record as uncertain",
             *(f"  {sentence}" for trouble in (self.lost, self.unexplained) for sentence in trouble[:_SHOWN]),
         ]
         return "\n".join(lines)
