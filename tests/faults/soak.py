@@ -48,11 +48,14 @@ COMMIT_PAUSE = 0.1
 REST_SECONDS = 90
 """For the last mails to come to rest: leases, back-off, a relay that is trusted again."""
 
+AWAY = (0, 0, 0, 0, 5)
+"""Seconds that the database stays away, and half of what the relay does: now and then, for longer than a lease."""
+
 LIKELIHOOD = {"worker": 30, "relay": 25, "redis": 15, "flushall": 10, "postgresql": 15, "beat": 5}
 
 
 class Ruin:
-    """A running system, and the ways to break it. Whatever dies is started again at once."""
+    """A running system, and the ways to break it. Whatever dies is started again, mostly at once."""
 
     def __init__(
         self, system: System, relay: SmtpProcess, redis: ValkeyServer, postgresql: PostgresServer | None
@@ -102,13 +105,15 @@ class Ruin:
         with Redis.from_url(self._redis.connection_url) as client:
             client.flushall()
 
-    def _crash_postgresql(self, _: random.Random) -> None:
+    def _crash_postgresql(self, choice: random.Random) -> None:
         assert self._postgresql is not None
         self._postgresql.crash()
+        time.sleep(choice.choice(AWAY))
         self._postgresql.start()
 
-    def _kill_relay(self, _: random.Random) -> None:
+    def _kill_relay(self, choice: random.Random) -> None:
         self._relay.kill()
+        time.sleep(choice.choice(AWAY) / 2)
         self._relay.start()
 
 

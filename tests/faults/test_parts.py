@@ -92,6 +92,22 @@ def test_postgresql_is_stopped_at_once(
     assert not _outcome(system, MAILS).doubled, "what was accepted is settled as soon as the database is back"
 
 
+def test_postgresql_is_away_for_longer_than_the_lease_when_the_relay_says_250(
+    start_system: StartSystem, relay: SmtpProcess, postgresql_of_our_own: PostgresServer
+) -> None:
+    url = postgresql_of_our_own.url.render_as_string(hide_password=False)
+    system = start_system(url, relay=relay, **QUICK)
+    system.worker()
+    system.beat()
+    system.queue("late-1-at-dot@example.com", *MAILS)
+    wait_until(lambda: relay.mails, what="a mail accepted")
+    postgresql_of_our_own.crash()
+    time.sleep(float(QUICK["OUTBOX_LEASE_SECONDS"]) + 1)
+    postgresql_of_our_own.start()
+    verdict = _outcome(system, ["late-1-at-dot@example.com", *MAILS])
+    assert not verdict.doubled, "the worker kept the answer until it could be recorded"
+
+
 def test_the_relay_is_killed(system: System, relay: SmtpProcess) -> None:
     system.worker()
     system.beat()
