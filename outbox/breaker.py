@@ -234,17 +234,17 @@ class Breaker:
         if any(standing.probe_token == token for standing in self._standings.values()):
             with self._engine.begin() as connection:
                 _GIVE_PROBE_BACK(connection, token=token)
-            self.look()
+                self.look(connection)
 
-    def look(self) -> None:
+    def look(self, connection: sa.Connection) -> None:
         """Read how the relays stand."""
-        with reading(self._engine) as connection:
-            self._standings = standings(connection, self._endpoints)
+        self._standings = standings(connection, self._endpoints)
         self._read_at = time.monotonic()
 
     def _current(self) -> Mapping[str, Standing]:
         if self._read_at is None or time.monotonic() - self._read_at > LOOK_SECONDS:
-            self.look()
+            with reading(self._engine) as connection:
+                self.look(connection)
         return self._standings
 
     def _rest(  # noqa: PLR0917
@@ -263,9 +263,9 @@ class Breaker:
                 connection, name=endpoint.name, state=state, reason=reason, latched=latched, token=token,
                 base=base, most=most, worker=self._worker,
             ).first()  # fmt: skip
+            self.look(connection)
         if changed:
             log.warning("relay %s: no mail goes there for a while: %s", endpoint.name, reason)
-        self.look()
 
     def _recover(self, endpoint: Endpoint, token: str, *, answered: bool) -> None:
         standing = self._standings.get(endpoint.name)
@@ -274,6 +274,6 @@ class Breaker:
             return
         with self._engine.begin() as connection:
             changed = _RECOVER(connection, name=endpoint.name, token=token, worker=self._worker).first()
+            self.look(connection)
         if changed:
             log.info("relay %s: mail goes there again", endpoint.name)
-        self.look()

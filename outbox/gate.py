@@ -57,8 +57,9 @@ class Gate:
         self._names = {endpoint.name for endpoint in settings.endpoints}
 
     def prepare(self, connection: sa.Connection, mails: Iterable[Mail]) -> bool:
-        """Note who of a chunk is suppressed. False if the whole database is not ours to send from."""
+        """Look at the relays, and note who of a chunk is suppressed. False if the database is not ours to send from."""
         mails = list(mails)
+        self.breaker.look(connection)  # this claim may be a probe
         found = suppressions.find(connection, {mail.recipient for mail in mails})
         for mail in mails:
             mail.suppressed = found.get(mail.recipient)

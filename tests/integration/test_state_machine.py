@@ -1,0 +1,291 @@
+"""Whatever happens to a mail, in whatever order: the promises hold. Hypothesis looks for an order in which they do not.
+
+Workers that keep every token they ever believed in, deliver chunks twice, die at any point and lose the answers of
+their commits; a reaper, persons and a clock that jumps by hours in both directions; all on the real database.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from outbox import claims, operations, settlement
+from outbox.chunk import load
+from outbox.claims import Begin, Release
+from outbox.drain import reap
+from outbox.models import EmailAttempt, EmailContent, QueuedEmail
+from outbox.operations import Resolution
+from outbox.retry import Policy, decide
+from outbox.settings import Settings
+from outbox.settlement import Attempt, Settlement
+from outbox.states import FINAL, DeadReason, OnUncertain, Outcome, Priority, Stage, Status
+from tests import rows
+from tests.queue_model import Fate, Known, Token, jump, longest_wait
+
+T = TypeVar("T")
+
+CLAIM_LEASE, LEASE = 120, 900
+JUMPS = [400, 3600, 7 * 3600, 30 * 3600]
+"""Seconds. No sum or difference of them comes near one of the leases: whether it is over is never a question of ms."""
+
+EXAMPLES = {"sqlite": 100, "postgresql": 30}
+STEPS = 50
+
+WHICH = st.integers(0, 1)
+# The latest token is the one that moves things; older ones must not.
+BACK = st.sampled_from([0] * 6 + [1] * 3 + [2, 3, 5, 8])
+FATES = st.sampled_from([Fate.COMMITTED] * 5 + [Fate.FORGOTTEN, Fate.UNHEARD])
+OUTCOMES = st.sampled_from([Outcome.SENT] * 3 + [Outcome.UNCERTAIN] * 3 + list(Outcome))
+WAITING_FOR = st.sampled_from([None, "a rate"])
+RELAYS = st.sampled_from([None, "a:25", "b:25"])
+
+
+class Queue(RuleBasedStateMachine):
+    """Two mails, and everybody who may touch them."""
+
+    _engine: sa.Engine
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._settings = Settings.load(outbox_lease_seconds=LEASE)
+        self._policy = Policy.of(self._settings)
+        self._jumped = 0.0
+        self._rows: list[Known] = []
+        self._compared = False
+
+    @initialize(
+        on_uncertain=st.lists(st.sampled_from(OnUncertain), min_size=2, max_size=2),
+        max_attempts=st.integers(1, 5),
+        expires_in=st.none() | st.sampled_from(JUMPS),
+    )
+    def queue(self, on_uncertain: list[OnUncertain], max_attempts: int, expires_in: float | None) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(EmailContent))
+        expires_at = None if expires_in is None else rows.from_now(expires_in)
+        for policy in on_uncertain:
+            (id_,) = rows.add(self._engine, on_uncertain=policy, max_attempts=max_attempts, expires_at=expires_at)
+            self._rows.append(Known(id_))
+
+    # What workers do.
+
+    @rule(which=WHICH, relay=RELAYS, outcome=OUTCOMES, fate=FATES)
+    def go_on(self, which: int, relay: str | None, outcome: Outcome, fate: Fate) -> None:
+        """The next thing that the row's owner does."""
+        row = self._rows[which]
+        token = next((token for token in row.tokens if token is row.owner and token.end is None), None)
+        if row.status is Status.PENDING:
+            self._claim(which + 1, fate)
+        elif token is not None and token.relay is None:
+            self._begin(row, token, relay, fate)
+        elif token is not None:
+            self._settle(row, token, outcome, fate)
+
+    @rule(which=WHICH, back=BACK, outcome=OUTCOMES, fate=FATES)
+    def settle_under_any_token(self, which: int, back: int, outcome: Outcome, fate: Fate) -> None:
+        row, token = self._token(which, back)
+        if token is not None and token.relay is not None:
+            self._settle(row, token, outcome, fate)
+
+    @rule(which=WHICH, back=BACK, relay=RELAYS, fate=FATES)
+    def begin_under_any_token(self, which: int, back: int, relay: str | None, fate: Fate) -> None:
+        """A chunk that is delivered twice; another relay, after one that did not take the mail."""
+        row, token = self._token(which, back)
+        if token is not None and token.end is None:
+            self._begin(row, token, relay, fate)
+
+    @rule(which=WHICH, back=BACK, delay=st.sampled_from([0, 60, 5000]), why=WAITING_FOR, fate=FATES)
+    def release_under_any_token(self, which: int, back: int, delay: float, why: str | None, fate: Fate) -> None:
+        row, token = self._token(which, back)
+        if token is None or isinstance(token.end, Settlement):
+            return
+        line = token.end or Release(row.id, token.text, delay, why, token.doubt)
+        if token.holder is not None:
+            token.end = line
+        ours = self._run(fate, lambda connection: claims.release(connection, [line]))
+        assert ours == row.owned_by(token)
+        if ours and fate is not Fate.FORGOTTEN:
+            row.released()
+
+    @rule(which=WHICH, back=BACK, fate=FATES)
+    def bury_under_any_token(self, which: int, back: int, fate: Fate) -> None:
+        """It is expired, suppressed or cannot be composed: dead without a conversation."""
+        row, token = self._token(which, back)
+        if token is not None and token.relay is None:
+            line = Settlement(row.id, token.text, Status.DEAD, dead_reason=DeadReason.INVALID)
+            self._record(row, token, line, fate)
+
+    @rule(which=WHICH, back=BACK, fate=FATES)
+    def replay_journal(self, which: int, back: int, fate: Fate) -> None:
+        """The 250 that a worker could not record in time."""
+        row = self._rows[which]
+        if not row.accepted:
+            return
+        line = list(row.accepted.values())[-1 - back % len(row.accepted)].end
+        assert isinstance(line, Settlement)
+        assert line.attempt is not None
+        number = line.attempt.number
+        ours = self._run(fate, lambda connection: settlement.settle_late(connection, [line]))
+        given_up = row.status in {Status.PENDING, Status.UNCERTAIN} and row.lines.get(number) is Outcome.UNCERTAIN
+        known = row.status is Status.SENT
+        assert ours == ({row.id} if row.claims == number and (given_up or known) else set())
+
+    @rule()
+    def reap(self) -> None:
+        self._compared = False
+        lapsed = [row for row in self._rows if row.owner is not None and row.until < self._now]
+        reap(self._engine, self._settings)
+        for row in lapsed:
+            row.reaped()
+
+    # What persons do.
+
+    @rule(which=WHICH, wish=st.sampled_from(["cancel", "requeue", *Resolution]), fate=FATES)
+    def wish(self, which: int, wish: str | Resolution, fate: Fate) -> None:
+        row = self._rows[which]
+        moved, possible = False, {Status.UNCERTAIN}
+        if isinstance(wish, Resolution):
+            moved = self._run(fate, lambda connection: operations.resolve(connection, row.id, wish))
+        elif wish == "cancel":
+            moved = bool(self._run(fate, lambda connection: operations.cancel(connection, [row.id])))
+            possible = {Status.PENDING}
+        else:
+            moved = bool(self._run(fate, lambda connection: operations.requeue(connection, [row.id])))
+            possible = {Status.DEAD, Status.CANCELLED, Status.UNCERTAIN}
+        assert moved == (row.status in possible)
+        if moved and wish in {"requeue", Resolution.REQUEUE} and fate is not Fate.FORGOTTEN:
+            row.requeued()
+
+    # And time.
+
+    @rule(seconds=st.sampled_from([*JUMPS, *(-seconds for seconds in JUMPS)]))
+    def jump(self, seconds: float) -> None:
+        self._run(Fate.COMMITTED, lambda connection: jump(connection, seconds))
+        self._jumped += seconds
+
+    @rule()
+    def wait(self) -> None:
+        """Until something can be done for each row."""
+        with self._engine.connect() as connection:
+            seconds = longest_wait(connection)
+        self.jump(seconds + 1)
+
+    @property
+    def _now(self) -> float:
+        return time.monotonic() + self._jumped
+
+    @invariant()
+    def compare(self) -> None:
+        with self._engine.connect() as connection:
+            found = {row.id: row for row in connection.execute(sa.select(QueuedEmail.__table__))}
+            tried = connection.execute(sa.select(EmailAttempt.__table__)).all()
+        for row in self._rows:
+            lines = {line.number: Outcome(line.outcome) for line in tried if line.email_id == row.id}
+            row.compare(found[row.id], lines)
+        self._compared = True
+
+    def teardown(self) -> None:
+        """No row is stuck: as time goes by, a reaper and a healthy worker bring each to its end."""
+        if not self._compared:
+            return  # a promise was broken before
+        for _ in range(4):
+            self.wait()
+            self.reap()
+            self.compare()
+            for which in range(2):
+                for _ in range(3):
+                    self.go_on(which, "a:25", Outcome.SENT, Fate.COMMITTED)
+                    self.compare()
+        assert all(row.status in FINAL | {Status.UNCERTAIN} for row in self._rows), self._rows
+
+    def _run(self, fate: Fate, statement: Callable[[sa.Connection], T]) -> T:
+        self._compared = False
+        with self._engine.connect() as connection, connection.begin() as transaction:
+            answer = statement(connection)
+            if fate is Fate.FORGOTTEN:
+                transaction.rollback()
+        return answer
+
+    def _claim(self, room: int, fate: Fate) -> None:
+        for token in self._run(fate, partial(_claim, room=room)):
+            row = next(row for row in self._rows if row.id == token.mail.id)
+            if fate is not Fate.FORGOTTEN:
+                row.claimed(token, self._now + CLAIM_LEASE)
+            if fate is not Fate.UNHEARD:
+                row.tokens.append(token)
+
+    def _begin(self, row: Known, token: Token, relay: str | None, fate: Fate) -> None:
+        own = token.own(relay, committed=fate is not Fate.FORGOTTEN)
+        line = Begin(row.id, token.text, own.text, own.relay)
+        ours = self._run(fate, lambda connection: claims.begin(connection, [line], LEASE))
+        assert ours == row.owned_by(token)
+        if ours and fate is not Fate.FORGOTTEN:
+            row.begun(own, self._now + LEASE)
+        if ours and fate is not Fate.UNHEARD:
+            row.tokens.append(own)
+
+    def _settle(self, row: Known, token: Token, outcome: Outcome, fate: Fate) -> None:
+        if token.end is None:
+            token.end = self._settlement(token, outcome)
+            if outcome is Outcome.SENT and token.committed:
+                row.accepted[token.mail.number] = token
+        if isinstance(token.end, Settlement):
+            self._record(row, token, token.end, fate)
+
+    def _record(self, row: Known, token: Token, line: Settlement, fate: Fate) -> None:
+        ours = self._run(fate, lambda connection: settlement.settle(connection, [line]))
+        assert ours == row.owned_by(token)
+        if ours and fate is not Fate.FORGOTTEN:
+            row.settled(line)
+
+    def _settlement(self, token: Token, outcome: Outcome) -> Settlement:
+        assert token.relay is not None
+        mail = token.mail
+        verdict = decide(outcome, mail.standing, self._policy, spread=0)
+        line = Attempt(mail.id, mail.number, 0.1, outcome, Stage.DOT, None, "as told", token.relay, "worker-1")
+        return Settlement.of(token.text, verdict, line, relay=token.doubt)
+
+    def _token(self, which: int, back: int) -> tuple[Known, Token | None]:
+        row = self._rows[which]
+        return row, row.tokens[-1 - back % len(row.tokens)] if row.tokens else None
+
+
+def _claim(connection: sa.Connection, room: int) -> list[Token]:
+    claim = claims.claim(connection, dict.fromkeys(Priority, room), "worker-1", CLAIM_LEASE)
+    ids = claim.ids[Priority.NORMAL]
+    doubts = {row.id: row.relay for row in connection.execute(sa.select(QueuedEmail.id, QueuedEmail.relay))}
+    return [Token(claim.token, mail, doubts[mail.id]) for mail in load(connection, ids, claim.token)]
+
+
+@pytest.fixture
+def quick_engine(engine: sa.Engine) -> sa.Engine:
+    """Without waiting for the disk: what a commit survives is shown elsewhere, by servers that are killed."""
+    setting = {"postgresql": "SET synchronous_commit = off", "sqlite": "PRAGMA synchronous = OFF"}[engine.dialect.name]
+
+    @sa.event.listens_for(engine, "connect")
+    def _(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
+        connection.cursor().execute(setting)
+        connection.commit()
+
+    return engine
+
+
+def test_no_order_of_events_breaks_a_promise(quick_engine: sa.Engine) -> None:
+    class Machine(Queue):
+        _engine = quick_engine
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=EXAMPLES[quick_engine.dialect.name],
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            print_blob=True,
+        ),
+    )
