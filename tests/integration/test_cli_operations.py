@@ -18,6 +18,8 @@ from outbox.endpoints import Endpoint
 from outbox.states import DeadReason, Outcome, RelayState, Status
 from tests import rows
 from tests.rows import from_now
+from tests.smtp_script import Reply
+from tests.smtp_server import SmtpServer
 
 Cli = Callable[..., Result]
 
@@ -251,6 +253,32 @@ def test_a_reason_steers_no_terminal(cli: Cli, engine: sa.Engine) -> None:
             {"evil": EVIL},
         )
     assert r"\x1b]0;owned\x07\u202e" in done(cli("suppress", "--list"))
+
+
+def test_from_dead_to_sent(cli: Cli, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole life: refused, suppressed by the relay's word, forgiven, requeued, and delivered."""
+    monkeypatch.setenv("SMTP_FROM_EMAIL", "shop@x.example")
+    queue = ["queue", "--to", "ann@x.example", "--subject", "s", "--text", "t"]
+    gone = Reply(550, "5.1.1 no such user")
+    with SmtpServer(lambda event: gone if event.verb == "RCPT" else None) as server:
+        monkeypatch.setenv("SMTP_HOST", server.host)
+        monkeypatch.setenv("SMTP_PORT", str(server.port))
+        done(cli(*queue))
+        assert "1 dead" in cli("drain").stdout
+        relay = f"{server.host}:{server.port}"
+        assert f'relay {relay} refused it for good with "550 5.1.1 no such user"' in done(cli("why", "1"))
+        done(cli(*queue))
+        assert "ann@x.example is suppressed since " in done(cli("why", "2"))
+        done(cli("requeue", "2"))
+        assert "but will not be sent, for ann@x.example is suppressed" in done(cli("why", "2"))
+        assert "1 dead" in cli("drain").stdout
+
+        server.script = lambda event: None
+        done(cli("suppress", "--remove", "ann@x.example"))
+        assert done(cli("requeue", "1", "2")) == "2 mails requeued.\n"
+        assert done(cli("drain")).startswith("2 sent")
+        assert len(server.mails) == 2
+        assert re.match(rf"Mail 1 was sent at .* by relay {relay}, which said \"250 ", done(cli("why", "1")))
 
 
 def test_show_knows_every_outcome(cli: Cli, engine: sa.Engine) -> None:
