@@ -14,6 +14,7 @@ from outbox import claims, retry
 from outbox.chunk import standing
 from outbox.claims import Claim, Release
 from outbox.database import reading
+from outbox.errors import NotRecorded
 from outbox.journal import Journal
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement, settle
@@ -83,6 +84,10 @@ def _publish(engine: sa.Engine, claim: Claim, publish: Publish) -> None:
         for lane in list(waiting):
             publish(lane, waiting[lane], claim.token)
             del waiting[lane]
+    except NotRecorded:
+        # Delivered by this very process, which has waited for the database long enough: the lease will end.
+        waiting.clear()
+        raise
     finally:
         if waiting:
             with engine.begin() as connection:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 BEGIN_PATIENCE = 30
 """Seconds that a conversation waits for its begin while the relay waits for the mail (RFC 5321 gives us 5 minutes)."""
 
-SLOW = 5
+SLOW = 2
 """Seconds without an answer after which a settle is journaled: the database may hang, and tell nobody so."""
 
 LAST_PATIENCE = 5
@@ -111,7 +111,8 @@ class Ledger:
             self._waiting.put(None)  # for a thread that waits
         if thread is not None:
             # No longer than anybody waits for an answer: the database may hang.
-            thread.join(min(self._lease, LAST_PATIENCE))
+            last = max(LAST_TRY, self._hurried + LAST_PATIENCE - time.monotonic())
+            thread.join(min(self._lease, last))
 
     def _enter(self, line: Line) -> Entry:
         entry = Entry(line, BEGIN_PATIENCE if isinstance(line, Begin) else self._lease)
