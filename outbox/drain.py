@@ -155,4 +155,4 @@ def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> 
         relay=row.relay or "",
         worker=row.claimed_by,
     )
-    return Settlement.of(row.claim_token, verdict, attempt)
+    return Settlement.of(row.claim_token, verdict, attempt, relay=row.doubtful_relay)

@@ -39,7 +39,7 @@ SLOW = 2
 LAST_PATIENCE = 5
 """Seconds that anybody waits for the database once the process is to end: its supervisor will not wait long."""
 
-LAST_TRY = 1
+LAST_TRY = 2
 """Seconds that a line has in any case, also if it comes when those are over."""
 
 LONGEST_BATCH = 500
