@@ -14,6 +14,7 @@ from outbox import breaker, claims, fence, retry
 from outbox.chunk import standing
 from outbox.claims import Claim, Release
 from outbox.database import reading
+from outbox.errors import NotRecorded
 from outbox.journal import Journal
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement, settle
@@ -142,6 +143,10 @@ def _publish(engine: sa.Engine, claim: Claim, publish: Publish) -> None:
         for lane in list(waiting):
             publish(lane, waiting[lane], claim.token)
             del waiting[lane]
+    except NotRecorded:
+        # Delivered by this very process, which has waited for the database long enough: the lease will end.
+        waiting.clear()
+        raise
     finally:
         if waiting:
             with engine.begin() as connection:
@@ -209,4 +214,4 @@ def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> 
         relay=row.relay or "",
         worker=row.claimed_by,
     )
-    return Settlement.of(row.claim_token, verdict, attempt)
+    return Settlement.of(row.claim_token, verdict, attempt, relay=row.doubtful_relay)
