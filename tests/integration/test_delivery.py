@@ -17,9 +17,10 @@ from outbox.attachments import Attachment
 from outbox.chunk import Composer, Mail
 from outbox.database import create_engine
 from outbox.delivery import Courier
-from outbox.drain import drain, reap
+from outbox.drain import drain
 from outbox.errors import SettingsError
 from outbox.models import EmailContent, QueuedEmail
+from outbox.reaper import reap
 from outbox.settings import Settings
 from outbox.states import Outcome, Priority, Status
 from tests import rows

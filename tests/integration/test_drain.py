@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import claims
-from outbox import drain as drain_module
+from outbox import claims, reaper
 from outbox.claims import Begin
 from outbox.database import SQLITE_BUSY_SECONDS
-from outbox.drain import Publish, drain, reap, wants_more
+from outbox.drain import Publish, drain, wants_more
 from outbox.models import QueuedEmail
+from outbox.reaper import reap
 from outbox.settings import Settings
 from outbox.states import Outcome, Priority, Status
 from tests import rows
@@ -244,7 +244,7 @@ class TestReap:
         ]
 
     def test_more_than_a_batch(self, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(drain_module, "REAP_BATCH", 10)
+        monkeypatch.setattr(reaper, "REAP_BATCH", 10)
         claimed = rows.leased(engine, Status.CLAIMED, "t", 10, lease_expires_at=from_now(-1))
         sending = rows.leased(engine, Status.SENDING, "t", 25, lease_expires_at=from_now(-1))
         assert reap(engine, settings()) == 35
@@ -270,7 +270,7 @@ class TestReap:
         self, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, batch: int
     ) -> None:
         """Their attempts are there already: a person has been at the tables."""
-        monkeypatch.setattr(drain_module, "REAP_BATCH", batch)
+        monkeypatch.setattr(reaper, "REAP_BATCH", batch)
         (claimed,) = rows.leased(engine, Status.CLAIMED, "t", lease_expires_at=from_now(-1))
         sending = rows.leased(engine, Status.SENDING, "t", 9, lease_expires_at=from_now(-1))
         spoilt = {*sending[:4], sending[6]}

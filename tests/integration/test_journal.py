@@ -20,11 +20,11 @@ import sqlalchemy as sa
 from outbox import ledger as ledger_module
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
-from outbox.drain import reap
 from outbox.errors import LeaseLost, NotRecorded
 from outbox.journal import Journal
 from outbox.ledger import Ledger
 from outbox.models import QueuedEmail
+from outbox.reaper import reap
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement, settle, settle_late
 from outbox.states import DeadReason, Outcome, Stage, Status
