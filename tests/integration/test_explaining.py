@@ -55,11 +55,11 @@ def tried(engine: sa.Engine, id_: int, outcome: Outcome, code: int, reply: str) 
             "is scheduled until T.",
         ),
         (
-            {"next_attempt_at": from_now(60), "attempts": 2, "last_error": "rcpt: greylisted"},
+            {"next_attempt_at": SOON, "attempts": 2, "last_error": "rcpt: greylisted"},
             'is waiting for retry 3 of 5 after "rcpt: greylisted" until T.',
         ),
         (
-            {"next_attempt_at": from_now(60), "waiting_for": "14/second to x"},
+            {"next_attempt_at": SOON, "waiting_for": "14/second to x"},
             "is held back until T: 14/second to x.",
         ),
         ({"status": Status.CANCELLED, **FINAL}, "was cancelled at T; `outbox requeue 1` sends it after all."),
