@@ -14,6 +14,7 @@ from outbox import breaker, claims, fence, retry
 from outbox.chunk import standing
 from outbox.claims import Claim, Release
 from outbox.database import reading
+from outbox.errors import NotRecorded
 from outbox.journal import Journal
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement, settle
@@ -46,10 +47,16 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
         if not lanes:
             return 0
         busy = claims.in_flight(connection)
-        if why := fence.whose(connection, settings, worker):
-            log.error("drain: %s", why)
-            return 0
         relays = breaker.standings(connection, settings.endpoints).values()
+        unowned = fence.owner(connection) is None
+        why = fence.whose(connection, settings)
+    if unowned:
+        with engine.begin() as connection:
+            fence.take_unowned(connection, settings, worker)
+            why = fence.whose(connection, settings)
+    if why:
+        log.error("drain: %s", why)
+        return 0
     published = 0
     for relay in relays:
         if relay.wants_probe:
@@ -74,17 +81,15 @@ def is_due(engine: sa.Engine) -> bool:
         return bool(claims.due_lanes(connection))
 
 
-def obstacle(engine: sa.Engine, settings: Settings, worker: str) -> str | None:
+def obstacle(engine: sa.Engine, settings: Settings) -> str | None:
     """Why nothing is sent at all, in a sentence; None if nothing stands in the way."""
     with reading(engine) as connection:
-        if why := fence.whose(connection, settings, worker):
+        if why := fence.whose(connection, settings):
             return why
         relays = breaker.standings(connection, settings.endpoints).values()
     if any(relay.available for relay in relays):
         return None
-    return "no relay takes mail: " + "; ".join(
-        f"{relay.name} is {relay.state} ({relay.reason or 'no reason given'})" for relay in relays
-    )
+    return f"no relay takes mail: {'; '.join(str(relay) for relay in relays)}"
 
 
 def wants_more(engine: sa.Engine, settings: Settings) -> bool:
@@ -138,6 +143,10 @@ def _publish(engine: sa.Engine, claim: Claim, publish: Publish) -> None:
         for lane in list(waiting):
             publish(lane, waiting[lane], claim.token)
             del waiting[lane]
+    except NotRecorded:
+        # Delivered by this very process, which has waited for the database long enough: the lease will end.
+        waiting.clear()
+        raise
     finally:
         if waiting:
             with engine.begin() as connection:
@@ -205,4 +214,4 @@ def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> 
         relay=row.relay or "",
         worker=row.claimed_by,
     )
-    return Settlement.of(row.claim_token, verdict, attempt)
+    return Settlement.of(row.claim_token, verdict, attempt, relay=row.doubtful_relay)

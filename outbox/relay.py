@@ -61,6 +61,11 @@ class Report:
     suppress: bool = False
     sender_refused: bool = False
 
+    @property
+    def of_a_domain(self) -> bool:
+        """The relay wants less mail for the recipient's domain, rather than less of us."""
+        return self.outcome is Outcome.THROTTLED and self.stage is Stage.RCPT and self.code != CLOSING
+
 
 class Relay(SMTPBackend):
     """A connection to the relay, opened when a mail needs it and kept between mails.

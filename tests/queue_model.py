@@ -15,7 +15,7 @@ from outbox.claims import Release
 from outbox.database import Statement, Words
 from outbox.retry import RESENDS
 from outbox.settlement import Settlement
-from outbox.states import LEASED, MOVES, Outcome, Status
+from outbox.states import LEASED, MOVES, OnUncertain, Outcome, Status
 
 
 class Fate(Enum):
@@ -55,6 +55,7 @@ class Known:
     """A row, as far as what was committed tells."""
 
     id: int
+    on_uncertain: OnUncertain
     status: Status = Status.PENDING
     claims: int = 0
     owner: Token | None = None
@@ -85,7 +86,8 @@ class Known:
         assert self.owner.holder in {None, token.holder}, f"two conversations may send {self}"
         if token.relay is not None:
             resends = sum(outcome is Outcome.UNCERTAIN for outcome in self.lines.values())
-            assert resends <= RESENDS + self.requeues, f"{self} is sent once more, by nobody's wish"
+            allowed = RESENDS if self.on_uncertain is OnUncertain.RETRY else 0
+            assert resends <= allowed + self.requeues, f"{self} is sent once more, by nobody's wish"
             assert self.doubt in {None, token.relay}, f"{self} goes to {token.relay}"
         self.owner, self.until = token, until
 

@@ -83,7 +83,7 @@ class Run:
                 raise _Enough
 
     def _obstacle(self) -> str | None:
-        return outbox.drain.obstacle(self._engine, self._settings, self._worker)
+        return outbox.drain.obstacle(self._engine, self._settings)
 
 
 @click.command()

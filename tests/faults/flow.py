@@ -6,6 +6,7 @@ import time
 
 import sqlalchemy as sa
 
+from outbox.states import OnUncertain
 from tests.system import System
 
 WISHES = {
@@ -26,6 +27,11 @@ WISHES = {
 
 DOOMED = ("reject-", "defer-451+")
 """Only these may come to be dead."""
+
+HELD = "+hold-"
+"""In the address of a mail whose sender would rather ask a person than send it twice."""
+
+_HELD_OF_ALL = 0.2
 
 _PRIORITIES = ("high", "normal", "normal", "low")
 
@@ -61,7 +67,8 @@ class Flow(threading.Thread):
     def _next_recipient(self) -> str:
         self._number += 1
         (wish,) = self._random.choices(list(WISHES), list(WISHES.values()))
-        return f"{wish}+{self._number}@example.com"
+        plus = HELD if self._random.random() < _HELD_OF_ALL else "+"
+        return f"{wish}{plus}{self._number}@example.com"
 
     def _commit(self, recipients: list[str]) -> None:
         """All of them or none; again until it is known that they are there.
@@ -81,6 +88,7 @@ class Flow(threading.Thread):
                             priority=priority,
                             idempotency_key=recipient,
                             max_attempts=3 if recipient.startswith(DOOMED) else None,
+                            on_uncertain=OnUncertain.HOLD if HELD in recipient else OnUncertain.RETRY,
                         )
             except sa.exc.DBAPIError:
                 self.refusals += 1

@@ -40,6 +40,7 @@ ACCEPTED = {"dotted", "answered"}
 """Where the relay has the mail, and nobody knows."""
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("policy", OnUncertain)
 def test_a_worker_killed_at_any_step(
     start_system: StartSystem, relay: SmtpProcess, database_url: str, policy: OnUncertain

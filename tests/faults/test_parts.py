@@ -119,8 +119,8 @@ def test_the_relay_is_killed(system: System, relay: SmtpProcess) -> None:
     assert len(_outcome(system, MAILS).doubled) <= 1, "the one in hand"
 
 
-def test_sigterm_during_a_chunk(start_system: StartSystem, relay: SmtpProcess, database_url: str) -> None:
-    system = start_system(database_url, relay=relay, **QUICK)
+def test_sigterm_during_a_chunk(start_system: StartSystem, relay: SmtpProcess, sqlite_url: str) -> None:
+    system = start_system(sqlite_url, relay=relay, **QUICK)
     system.beat()
     system.queue(*MAILS)
     for _ in range(2):

@@ -70,7 +70,7 @@ def test_a_script_says_yes_and_reads_json(adopt: Adopt, engine: sa.Engine) -> No
 
 def test_what_is_ours_already_is_left_alone(adopt: Adopt, engine: sa.Engine) -> None:
     with engine.begin() as connection:
-        fence.whose(connection, Settings.load(outbox_environment="staging"), "worker-1")
+        fence.take_unowned(connection, Settings.load(outbox_environment="staging"), "worker-1")
     result = adopt()
     assert (result.exit_code, result.stdout) == (0, "The mail in this database is that of 'staging' already.\n")
     with engine.connect() as connection:

@@ -76,13 +76,10 @@ def test_each_moves_from_its_statuses_and_from_no_other(
 
 
 def test_a_requeued_mail_begins_anew_and_remembers_why(engine: sa.Engine) -> None:
-    past: dict[str, Any] = {
-        "created_at": from_now(-1e6),
-        "scheduled_at": from_now(-9e5),
-        "next_attempt_at": from_now(-8e5),
-    }
+    moments = {"created_at": -1e6, "scheduled_at": -9e5, "next_attempt_at": -8e5, "expires_at": -60}
+    past: dict[str, Any] = {name: from_now(seconds) for name, seconds in moments.items()}
     (id_,) = rows.add(
-        engine, **DEAD, **past, claims=7, last_code=451, last_error="rcpt: greylisted", expires_at=from_now(-60),
+        engine, **DEAD, **past, claims=7, last_code=451, last_error="rcpt: greylisted",
         waiting_for="a rate", relay="mx1:25",
     )  # fmt: skip
     with engine.begin() as connection:

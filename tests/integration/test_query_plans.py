@@ -14,7 +14,7 @@ from outbox import claims
 from outbox.chunk import load
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
-from outbox.settlement import Attempt, Settlement, settle
+from outbox.settlement import Attempt, Settlement, settle, settle_late
 from outbox.states import Outcome, Priority, Stage, Status
 from tests import rows
 from tests.rows import LEASE, from_now
@@ -132,6 +132,21 @@ def test_no_statement_reads_the_history(engine: sa.Engine, mode: str) -> None:
 
         assert claims.find_lapsed_sendings(connection, 500) == []
         assert "using ix_email_queue_leased on email_queue q" in scans()
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_a_late_settle_reads_no_history(engine: sa.Engine, mode: str) -> None:
+    ids = rows.add(engine, 20, claims=1)
+    with engine.begin() as connection:
+        for id_ in ids:
+            rows.add_attempt(connection, id_, 1, Outcome.UNCERTAIN)
+    attempt = Attempt(0, 1, 0.1, Outcome.SENT, Stage.DOT, 250, "ok", "relay:25", "worker-1")
+    late = [Settlement(id_, "own", Status.SENT, attempt=attempt._replace(id=id_)) for id_ in ids]
+    with explained(engine, mode) as (connection, plans):
+        assert settle_late(connection, late) == set(ids)
+        told = plans()
+    assert len(told) == 3
+    assert not [plan for plan in told if "Seq Scan" in plan], told
 
 
 def test_the_guard_sees_a_sequential_scan(postgresql_url: str) -> None:

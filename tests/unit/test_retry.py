@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.retry import RESENDS, SPREAD, Policy, Standing, Verdict, backoff, decide
+from outbox.retry import MOST_DEATHS, RESENDS, SPREAD, Policy, Standing, Verdict, after_death, backoff, decide
 from outbox.settings import Settings
 from outbox.states import DeadReason, OnUncertain, Outcome, Status
 
@@ -146,3 +146,15 @@ def test_a_mail_that_is_always_lost_after_the_dot_goes_out_three_times_at_most(
         conversations += 1
         lost = replace(lost, resends=lost.resends + 1, attempts=lost.attempts + 1)
     assert conversations <= 1 + RESENDS
+
+
+@pytest.mark.parametrize(("deaths", "expected"), [(0, AGAIN), (MOST_DEATHS - 2, AGAIN), (MOST_DEATHS - 1, None)])
+def test_what_kills_its_worker_is_given_up(deaths: int, expected: Verdict | None) -> None:
+    """`deaths` are those before this one."""
+    given_up = Verdict(Status.DEAD, dead_reason=DeadReason.INVALID)
+    assert after_death(replace(FRESH, deaths=deaths), POLICY, 0) == (expected or given_up)
+
+
+def test_a_death_is_an_attempt() -> None:
+    assert after_death(LAST_ATTEMPT, POLICY, 0) == EXHAUSTED
+    assert after_death(replace(FRESH, on_uncertain=OnUncertain.HOLD), POLICY, 0) == AGAIN
