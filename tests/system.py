@@ -108,6 +108,7 @@ class System:
         self.sessions = self.app.extensions["sessions"]
         self.celery = self.app.extensions["celery"]
         self.parts: list[Part] = []
+        self._started = 0
 
     def __enter__(self) -> Self:
         return self
@@ -132,8 +133,9 @@ class System:
 
     def start(self, name: str, *command: str, **settings: str) -> Part:
         """Any process, in the system's folder and environment, with `settings` beside."""
-        part = Part(f"{name}-{len(self.parts)}", list(command), self.folder, self.environment | settings)
+        part = Part(f"{name}-{self._started}", list(command), self.folder, self.environment | settings)
         self.parts.append(part)
+        self._started += 1
         return part
 
     def worker(self, *arguments: str, **settings: str) -> Part:
@@ -145,7 +147,7 @@ class System:
     def worker_arguments(self) -> list[str]:
         """For Celery, to start one more worker."""
         quick = ("--without-mingle", "--without-gossip")  # a second less, as in start_celery_worker.sh
-        return ["-A", "workers", "worker", f"--hostname=w{len(self.parts)}@%h", "--loglevel=INFO", *quick]
+        return ["-A", "workers", "worker", f"--hostname=w{self._started}@%h", "--loglevel=INFO", *quick]
 
     def beat(self, **settings: str) -> Part:
         """A beat that has begun to tick; each has a schedule of its own."""
@@ -155,7 +157,7 @@ class System:
 
     def beat_arguments(self) -> list[str]:
         """For Celery, to start one more beat."""
-        return ["-A", "workers", "beat", f"--schedule=beat-{len(self.parts)}", "--loglevel=INFO"]
+        return ["-A", "workers", "beat", f"--schedule=beat-{self._started}", "--loglevel=INFO"]
 
     def emails(self, session: Session) -> EmailService:
         """The service with this system's settings."""
