@@ -79,10 +79,11 @@ SELECT priority, count(*) AS rows FROM email_queue WHERE status IN ('claimed', '
 
 
 def _begin(sql: Words) -> str:
+    # A doubt from before outlives the composing: should the worker die of that, the mail still goes to no other relay.
     return f"""
 UPDATE email_queue
    SET status = 'sending', claim_token = line.own_token, lease_expires_at = {sql.after(":lease")},
-       relay = line.relay
+       relay = COALESCE(line.relay, email_queue.relay)
   FROM {sql.lines(":lines", id="bigint", token="text", own_token="text", relay="text")}
  WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')

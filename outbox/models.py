@@ -143,8 +143,8 @@ class QueuedEmail(Base):
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finalized_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     relay: Mapped[str | None] = mapped_column(sa.Text)
-    """While `sending`, the relay that is spoken to; empty as long as the mail is only being composed. It stays when it
-    is not known whether that relay took the mail: then the mail goes to no other."""
+    """While `sending`, the relay that is spoken to; empty as long as the mail is only being composed for the first
+    time. It stays when it is not known whether that relay took the mail: then the mail goes to no other."""
     waiting_for: Mapped[str | None] = mapped_column(sa.Text)
     """Why a pending mail was put back untried: a rate, the fence. In words; the next claim forgets it."""
 

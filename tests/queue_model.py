@@ -32,8 +32,6 @@ class Token:
 
     text: str
     mail: Mail
-    doubt: str | None
-    """The relay that may have had the mail before, as the row said when it was loaded: it goes to no other."""
     holder: str | None = None
     """The first of the own tokens that were taken from each other. A chunk, which anybody may deliver, has none."""
     relay: str | None = None
@@ -46,8 +44,8 @@ class Token:
     def own(self, relay: str | None, *, committed: bool) -> "Token":
         """What it is exchanged for by a begin."""
         text = uuid4().hex
-        to = None if relay is None else self.doubt or relay
-        return Token(text, self.mail, self.doubt, self.holder or text, to, committed)
+        to = None if relay is None else self.mail.relay or relay
+        return Token(text, self.mail, self.holder or text, to, committed)
 
 
 @dataclass(eq=False)

@@ -233,6 +233,11 @@ class TestRelay:
         release(engine, Release(id_, token))
         assert rows.row(engine, id_).relay == "relay:25"
 
+    def test_a_doubt_outlives_the_worker_that_composes_the_mail_again(self, engine: sa.Engine) -> None:
+        (id_,) = rows.add(engine, relay="relay:25")
+        begin(engine, Begin(id_, claim(engine).token, "composing"))
+        assert rows.row(engine, id_).relay == "relay:25"
+
     @pytest.mark.parametrize("before", [None, "relay:25"])
     def test_a_release_takes_back_what_begin_wrote(self, engine: sa.Engine, before: str | None) -> None:
         (id_,) = rows.add(engine, relay=before)

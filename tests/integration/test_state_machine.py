@@ -230,7 +230,7 @@ class Queue(RuleBasedStateMachine):
             row.reaped()
 
     def _release(self, row: Known, token: Token, fate: Fate) -> None:
-        line = token.end or Release(row.id, token.text, delay=60, waiting_for="a rate", relay=token.doubt)
+        line = token.end or Release(row.id, token.text, delay=60, waiting_for="a rate", relay=token.mail.relay)
         assert isinstance(line, Release)
         if token.holder is not None:
             token.end = line
@@ -258,14 +258,13 @@ class Queue(RuleBasedStateMachine):
         mail = token.mail
         verdict = decide(outcome, mail.standing, self._policy, spread=0)
         line = Attempt(mail.id, mail.number, 0.1, outcome, Stage.DOT, None, "as told", token.relay, "worker-1")
-        return Settlement.of(token.text, verdict, line, relay=token.doubt)
+        return Settlement.of(token.text, verdict, line, relay=token.mail.relay)
 
 
 def _claim(connection: sa.Connection, room: int) -> list[Token]:
     claim = claims.claim(connection, dict.fromkeys(Priority, room), "worker-1", CLAIM_LEASE)
     ids = claim.ids[Priority.NORMAL]
-    doubts = {row.id: row.relay for row in connection.execute(sa.select(QueuedEmail.id, QueuedEmail.relay))}
-    return [Token(claim.token, mail, doubts[mail.id]) for mail in load(connection, ids, claim.token)]
+    return [Token(claim.token, mail) for mail in load(connection, ids, claim.token)]
 
 
 @pytest.fixture
