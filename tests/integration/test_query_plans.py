@@ -40,16 +40,16 @@ def history(postgresql: sa.URL, postgresql_template: str) -> Iterator[sa.Engine]
     sent = rows.add(engine, status=Status.SENT, claims=1, attempts=1, sent_at=from_now(-9), finalized_at=from_now(-9))
     with engine.begin() as connection:
         _repeat(connection, "email_contents", CONTENTS, message_id="'<' || n || '@example.com>'")
-        # A row every 70 seconds; one in 400 is dead.
+        # A row every 70 seconds; one in 400 is dead, and one uncertain.
         _repeat(
             connection,
             "email_queue",
             FINAL,
             content_id=f"1 + n % {CONTENTS}",
-            finalized_at="now() - n * interval '70 seconds'",
-            status="CASE WHEN n % 400 = 0 THEN 'dead' ELSE 'sent' END",
+            finalized_at="CASE WHEN n % 400 <> 1 THEN now() - n * interval '70 seconds' END",
+            status="CASE n % 400 WHEN 0 THEN 'dead' WHEN 1 THEN 'uncertain' ELSE 'sent' END",
             dead_reason="CASE WHEN n % 400 = 0 THEN 'rejected' END",
-            sent_at="CASE WHEN n % 400 <> 0 THEN now() END",
+            sent_at="CASE WHEN n % 400 > 1 THEN now() END",
         )
         connection.exec_driver_sql(
             "INSERT INTO email_attempts (email_id, number, started_at, outcome, stage, reply, relay, worker)"
