@@ -195,7 +195,10 @@ def _demonstrate(app: Flask, chosen: Plan, var: Path, supervisor: Supervisor, co
 
 def _own_address(settings: AppSettings) -> str:
     if settings.smtp_from_email is None:
-        raise StartError("SMTP_HOST is set and SMTP_FROM_EMAIL is not: set it to the address that your mail is from.")
+        raise StartError(
+            "SMTP_HOST or OUTBOX_RELAYS is set and SMTP_FROM_EMAIL is not: set it to the address that your mail is "
+            "from."
+        )
     return settings.smtp_from_email
 
 

@@ -54,6 +54,16 @@ class Standing:
     changed_at: datetime | None = None
     changed_by: str | None = None
 
+    def __str__(self) -> str:
+        """`mx.example:25 is down (connect: refused)`."""
+        if self.state is RelayState.PAUSED:
+            how = f"was paused by {self.changed_by}"
+        elif self.state is RelayState.CLOSED:
+            how = "rests" if self.resting else "takes mail"
+        else:
+            how = "is misconfigured" if self.latched else "is down"
+        return f"{self.name} {how}" + (f" ({self.reason})" if self.reason else "")
+
     @property
     def resting(self) -> bool:
         """Waits for its time, in whatever state."""
@@ -197,7 +207,7 @@ class Breaker:
         """Why a relay takes no mail, and seconds until it is worth asking again."""
         standing = self._current()[name]
         seconds = standing.seconds_left if standing.resting else None
-        return f"{name} is {standing.state}: {standing.reason or 'no reason given'}", seconds or self._base
+        return str(standing), seconds or self._base
 
     def weigh(self, endpoint: Endpoint, report: Report) -> Report:
         """The report, seen with those before it: the sender of the third mail in a row is not the mail's fault."""
@@ -220,7 +230,7 @@ class Breaker:
             case Outcome.RELAY_MISCONFIGURED:
                 seconds = self._base * _MISCONFIGURED
                 self._rest(endpoint, RelayState.OPEN, said, token, seconds, seconds, latched=True)
-            case Outcome.THROTTLED if report.stage is not Stage.RCPT:
+            case Outcome.THROTTLED if not report.of_a_domain:
                 self._rest(endpoint, RelayState.CLOSED, said, token, self._base * _THROTTLED, self._base * _LONGEST)
             case _:
                 self._recover(endpoint, token, answered=report.code is not None)
@@ -234,17 +244,17 @@ class Breaker:
         if any(standing.probe_token == token for standing in self._standings.values()):
             with self._engine.begin() as connection:
                 _GIVE_PROBE_BACK(connection, token=token)
-            self.look()
+                self.look(connection)
 
-    def look(self) -> None:
+    def look(self, connection: sa.Connection) -> None:
         """Read how the relays stand."""
-        with reading(self._engine) as connection:
-            self._standings = standings(connection, self._endpoints)
+        self._standings = standings(connection, self._endpoints)
         self._read_at = time.monotonic()
 
     def _current(self) -> Mapping[str, Standing]:
         if self._read_at is None or time.monotonic() - self._read_at > LOOK_SECONDS:
-            self.look()
+            with reading(self._engine) as connection:
+                self.look(connection)
         return self._standings
 
     def _rest(  # noqa: PLR0917
@@ -263,9 +273,9 @@ class Breaker:
                 connection, name=endpoint.name, state=state, reason=reason, latched=latched, token=token,
                 base=base, most=most, worker=self._worker,
             ).first()  # fmt: skip
+            self.look(connection)
         if changed:
             log.warning("relay %s: no mail goes there for a while: %s", endpoint.name, reason)
-        self.look()
 
     def _recover(self, endpoint: Endpoint, token: str, *, answered: bool) -> None:
         standing = self._standings.get(endpoint.name)
@@ -274,6 +284,6 @@ class Breaker:
             return
         with self._engine.begin() as connection:
             changed = _RECOVER(connection, name=endpoint.name, token=token, worker=self._worker).first()
+            self.look(connection)
         if changed:
             log.info("relay %s: mail goes there again", endpoint.name)
-        self.look()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emails.backend.smtp.client import SMTPClientWithResponse
 
+from outbox.outcomes import CLOSING, REACHING
 from outbox.states import Stage
 
 if TYPE_CHECKING:
@@ -191,6 +192,10 @@ class Conversation(SMTPClientWithResponse):
         if code < 0:
             self.close()
             raise SMTPServerDisconnected(f"not an SMTP reply: {text!r}")
+        if code == CLOSING and self.parent.stage in REACHING:
+            # The library would try HELO, or the next way to log in, and find the connection closed: the reason lost.
+            self.close()
+            raise SMTPResponseException(code, text)
         return code, text
 
     def send(self, s: Any) -> None:

@@ -139,7 +139,7 @@ class Courier:
         try:
             if mail.standing.deaths:
                 # Workers died before they could say a word about this mail. Should it kill this one, its row shows it.
-                self._begin(mail, mail.relay)()
+                self._begin(mail, None)()
             data = composer.compose(mail)
             started = time.monotonic()
             report = self._converse(mail, endpoint, data)

@@ -1,24 +1,19 @@
-"""Due rows -> claimed chunks, published; and leases that ran out -> back.
+"""Due rows -> claimed chunks, published.
 
 What publishes is the caller's: Celery in the workers, a plain call in `outbox drain`.
 """
 
 import logging
-import random
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from outbox import breaker, claims, fence, retry
-from outbox.chunk import standing
+from outbox import breaker, claims, fence
 from outbox.claims import Claim, Release
 from outbox.database import reading
-from outbox.journal import Journal
+from outbox.errors import NotRecorded
 from outbox.settings import Settings
-from outbox.settlement import Attempt, Settlement, settle
-from outbox.states import Outcome, Priority, Stage
-from outbox.writer import is_refused
+from outbox.states import Priority
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +23,6 @@ Publish = Callable[[Priority, list[int], str], None]
 CLAIM_LEASE = 120.0
 """Seconds that a claimed row waits for its task, and a chunk may take. `begin` gives a mail `OUTBOX_LEASE_SECONDS`; so
 long nothing that was only claimed need wait when Redis forgets its task."""
-
-REAP_BATCH = 500
-"""Rows in one transaction of the reaper: short enough that nobody waits for its locks."""
 
 
 def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) -> int:
@@ -46,10 +38,16 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
         if not lanes:
             return 0
         busy = claims.in_flight(connection)
-        if why := fence.whose(connection, settings, worker):
-            log.error("drain: %s", why)
-            return 0
         relays = breaker.standings(connection, settings.endpoints).values()
+        unowned = fence.owner(connection) is None
+        why = fence.whose(connection, settings)
+    if unowned:
+        with engine.begin() as connection:
+            fence.take_unowned(connection, settings, worker)
+            why = fence.whose(connection, settings)
+    if why:
+        log.error("drain: %s", why)
+        return 0
     published = 0
     for relay in relays:
         if relay.wants_probe:
@@ -74,17 +72,15 @@ def is_due(engine: sa.Engine) -> bool:
         return bool(claims.due_lanes(connection))
 
 
-def obstacle(engine: sa.Engine, settings: Settings, worker: str) -> str | None:
+def obstacle(engine: sa.Engine, settings: Settings) -> str | None:
     """Why nothing is sent at all, in a sentence; None if nothing stands in the way."""
     with reading(engine) as connection:
-        if why := fence.whose(connection, settings, worker):
+        if why := fence.whose(connection, settings):
             return why
         relays = breaker.standings(connection, settings.endpoints).values()
     if any(relay.available for relay in relays):
         return None
-    return "no relay takes mail: " + "; ".join(
-        f"{relay.name} is {relay.state} ({relay.reason or 'no reason given'})" for relay in relays
-    )
+    return f"no relay takes mail: {'; '.join(str(relay) for relay in relays)}"
 
 
 def wants_more(engine: sa.Engine, settings: Settings) -> bool:
@@ -98,19 +94,6 @@ def wants_more(engine: sa.Engine, settings: Settings) -> bool:
     return any(relay.available for relay in relays) and any(
         busy[lane] <= settings.outbox_in_flight / 2 for lane in lanes
     )
-
-
-def reap(engine: sa.Engine, settings: Settings) -> int:
-    """Take back the rows whose lease ran out. Returns their number.
-
-    What was only claimed goes back to `pending`. What was `sending` may have been delivered before its worker died: it
-    gets an `uncertain` attempt, and `on_uncertain` decides. First comes what this host knows better: its journal. If
-    the database fails in the middle of that, nothing is reaped.
-    """
-    journal = Journal(settings.outbox_journal)
-    if journal.exists:
-        journal.replay(engine)
-    return _return_unbegun(engine) + _settle_lapsed(engine, settings)
 
 
 def _claim_lease(settings: Settings) -> float:
@@ -138,71 +121,11 @@ def _publish(engine: sa.Engine, claim: Claim, publish: Publish) -> None:
         for lane in list(waiting):
             publish(lane, waiting[lane], claim.token)
             del waiting[lane]
+    except NotRecorded:
+        # Delivered by this very process, which has waited for the database long enough: the lease will end.
+        waiting.clear()
+        raise
     finally:
         if waiting:
             with engine.begin() as connection:
                 claims.release(connection, [Release(id_, claim.token) for ids in waiting.values() for id_ in ids])
-
-
-def _return_unbegun(engine: sa.Engine) -> int:
-    returned = 0
-    while True:
-        with engine.begin() as connection:
-            batch = len(claims.return_unbegun(connection, REAP_BATCH))
-        returned += batch
-        if batch < REAP_BATCH:
-            return returned
-
-
-def _settle_lapsed(engine: sa.Engine, settings: Settings) -> int:
-    policy = retry.Policy.of(settings)
-    settled, last = 0, 0
-    while True:
-        with engine.begin() as connection:
-            rows = claims.find_lapsed_sendings(connection, REAP_BATCH, last)
-            settled += _settle_each(connection, [_post_mortem(row, policy, settings) for row in rows])
-        if len(rows) < REAP_BATCH:
-            return settled
-        last = rows[-1].id  # rows that cannot be settled stay; those behind them have their turn all the same
-
-
-def _settle_each(connection: sa.Connection, settlements: Sequence[Settlement]) -> int:
-    """All together or, where the database refuses one of them, each by itself."""
-    if not settlements:
-        return 0
-    try:
-        with connection.begin_nested():
-            settle(connection, settlements)
-    except sa.exc.DBAPIError as error:
-        if not is_refused(error):
-            raise
-        if len(settlements) > 1:
-            return sum(_settle_each(connection, [settlement]) for settlement in settlements)
-        log.error("reap: mail %d cannot be settled, a person must look: %s", settlements[0].id, error.orig)  # noqa: TRY400
-        return 0
-    for settlement in settlements:
-        log.warning("reap: mail %d: %s; now %s", settlement.id, settlement.last_error, settlement.status)
-    return len(settlements)
-
-
-def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> Settlement:
-    spread = random.uniform(-1, 1)  # noqa: S311 - not a secret
-    if row.relay is None:
-        # Nobody had been spoken to yet.
-        outcome, stage, doing = Outcome.DEFERRED, Stage.COMPOSE, "composing this mail"
-        verdict = retry.after_death(standing(row), policy, spread)
-    else:
-        outcome, stage, doing = Outcome.UNCERTAIN, Stage.DOT, "sending"
-        verdict = retry.decide(outcome, standing(row), policy, spread)
-    attempt = Attempt(
-        id=row.id,
-        number=row.claims,
-        seconds=settings.outbox_lease_seconds + row.overdue,
-        outcome=outcome,
-        stage=stage,
-        code=None,
-        reply=f"{row.claimed_by} vanished while it was {doing}",
-        relay=row.relay or "",
-        worker=row.claimed_by,
-    )
-    return Settlement.of(row.claim_token, verdict, attempt)

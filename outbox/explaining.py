@@ -80,8 +80,7 @@ def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
             suppression=suppressions.covering(connection, [recipient]).get(recipient),
             relays=list(breaker.standings(connection, settings.endpoints).values()),
             held=fence.held(settings, recipient),
-            # Asked only where somebody owns it: who merely looks makes no database ours.
-            not_ours=fence.whose(connection, settings, "why") if fence.owner(connection) else None,
+            not_ours=fence.whose(connection, settings),
         )
     )
 

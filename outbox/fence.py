@@ -50,23 +50,20 @@ def owner(connection: sa.Connection) -> str | None:
     return connection.scalar(sa.select(EmailEnvironment.name).where(EmailEnvironment.id == _ONLY_ROW))
 
 
-def whose(connection: sa.Connection, settings: Settings, worker: str) -> str | None:
-    """None: the mail in this database is ours to send. Else the sentence why it is held.
-
-    One SELECT; only where the database is nobody's yet, it is written to, and becomes ours. Of several that come at
-    once, one gets it: the others wait for its commit and see its name.
-    """
+def whose(connection: sa.Connection, settings: Settings) -> str | None:
+    """None: the mail in this database is ours to send, or nobody's yet. Else the sentence why it is held."""
     name = owner(connection)
-    if name is None:
-        mine = insert(EmailEnvironment, connection).values(_row(settings, worker)).on_conflict_do_nothing()
-        connection.execute(mine)
-        name = owner(connection)
-    if name == settings.outbox_environment:
+    if name in (None, settings.outbox_environment):
         return None
     return (
         f"this database holds the mail of {name!r}, and OUTBOX_ENVIRONMENT is {settings.outbox_environment!r}: "
         "nothing is sent from here; if it should be, run `outbox adopt`"
     )
+
+
+def take_unowned(connection: sa.Connection, settings: Settings, who: str) -> None:
+    """A database that is nobody's yet becomes ours; of several that come at once, one gets it."""
+    connection.execute(insert(EmailEnvironment, connection).values(_row(settings, who)).on_conflict_do_nothing())
 
 
 def adopt(connection: sa.Connection, settings: Settings, who: str) -> None:

@@ -13,7 +13,7 @@ from outbox.endpoints import Endpoint
 from outbox.rates import Rates
 from outbox.relay import Report
 from outbox.settings import Settings
-from outbox.states import DeadReason, Outcome, Stage, Status
+from outbox.states import DeadReason, Outcome, Status
 
 FENCE_SECONDS = 900
 """How long a mail waits whose recipient may not be written to: what changes that is a setting, and so a restart."""
@@ -51,18 +51,18 @@ class Gate:
     ) -> None:
         self.breaker = Breaker(engine, settings, worker)
         self._settings = settings
-        self._worker = worker
         self._rates = rates
         self._stopping = stopping
         self._names = {endpoint.name for endpoint in settings.endpoints}
 
     def prepare(self, connection: sa.Connection, mails: Iterable[Mail]) -> bool:
-        """Note who of a chunk is suppressed. False if the whole database is not ours to send from."""
+        """Look at the relays, and note who of a chunk is suppressed. False if the database is not ours to send from."""
         mails = list(mails)
+        self.breaker.look(connection)  # this claim may be a probe
         found = suppressions.find(connection, {mail.recipient for mail in mails})
         for mail in mails:
             mail.suppressed = found.get(mail.recipient)
-        return fence.whose(connection, self._settings, self._worker) is None
+        return fence.whose(connection, self._settings) is None
 
     def check(self, mail: Mail, token: str) -> Endpoint | End | Hold | Shut:
         """`token`: the claim's, which may be a probe. Waits, for a few seconds, for the relay's rate."""
@@ -81,7 +81,7 @@ class Gate:
     def learn(self, mail: Mail, endpoint: Endpoint, report: Report, token: str) -> None:
         """What a conversation says about its relay, and about the recipient's domain there."""
         self.breaker.learn(endpoint, report, token)
-        if report.stage is Stage.RCPT and report.outcome is Outcome.THROTTLED:
+        if report.of_a_domain:
             self._rates.penalise(endpoint, self._domain(mail))
         elif report.outcome is Outcome.SENT:
             self._rates.forgive(endpoint, self._domain(mail))

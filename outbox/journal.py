@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import sqlalchemy as sa
 
@@ -140,14 +140,16 @@ def _line(settlement: Settlement) -> bytes:
 
 
 def _settlement(line: bytes) -> Settlement:
-    values: dict[str, Any] = json.loads(line)
-    attempt, reason = values.get("attempt"), values.get("dead_reason")
+    settlement = Settlement(**json.loads(line))
+    attempt, reason = settlement.attempt, settlement.dead_reason
     if attempt is not None:
-        words = {"outcome": Outcome(attempt["outcome"]), "stage": Stage(attempt["stage"])}
-        values["attempt"] = Attempt(**attempt | words)
-    values["status"] = Status(values["status"])
-    values["dead_reason"] = None if reason is None else DeadReason(reason)
-    return Settlement(**values)
+        attempt = Attempt(**cast("dict[str, Any]", attempt))
+        attempt = attempt._replace(outcome=Outcome(attempt.outcome), stage=Stage(attempt.stage))
+    return settlement._replace(
+        status=Status(settlement.status),
+        dead_reason=None if reason is None else DeadReason(reason),
+        attempt=attempt,
+    )
 
 
 def _is_torn(file: BinaryIO) -> bool:

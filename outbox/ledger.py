@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 BEGIN_PATIENCE = 30
 """Seconds that a conversation waits for its begin while the relay waits for the mail (RFC 5321 gives us 5 minutes)."""
 
-SLOW = 5
+SLOW = 2
 """Seconds without an answer after which a settle is journaled: the database may hang, and tell nobody so."""
 
 LAST_PATIENCE = 5
 """Seconds that anybody waits for the database once the process is to end: its supervisor will not wait long."""
 
-LAST_TRY = 1
+LAST_TRY = 2
 """Seconds that a line has in any case, also if it comes when those are over."""
 
 LONGEST_BATCH = 500
@@ -111,7 +111,8 @@ class Ledger:
             self._waiting.put(None)  # for a thread that waits
         if thread is not None:
             # No longer than anybody waits for an answer: the database may hang.
-            thread.join(min(self._lease, LAST_PATIENCE))
+            last = max(LAST_TRY, self._hurried + LAST_PATIENCE - time.monotonic())
+            thread.join(min(self._lease, last))
 
     def _enter(self, line: Line) -> Entry:
         entry = Entry(line, BEGIN_PATIENCE if isinstance(line, Begin) else self._lease)

@@ -53,15 +53,18 @@ _CONNECT, _TLS, _AUTH = frozenset({Stage.CONNECT}), frozenset({Stage.TLS}), froz
 _MAIL, _RCPT, _DATA = frozenset({Stage.MAIL}), frozenset({Stage.RCPT}), frozenset({Stage.DATA})
 _DOT = frozenset({Stage.DOT})
 
-_REACHING = _CONNECT | _TLS | _AUTH  # no mail has been named yet
+REACHING = _CONNECT | _TLS | _AUTH
+"""No mail has been named yet."""
+
 _ENVELOPE = _MAIL | _RCPT | _DATA
-_BEFORE_THE_DOT = _REACHING | _ENVELOPE
+_BEFORE_THE_DOT = REACHING | _ENVELOPE
 _ON_A_MAIL = _ENVELOPE | _DOT
+_BEHIND_MAIL = _RCPT | _DATA | _DOT
 
 STAGES = _BEFORE_THE_DOT | _DOT
 """Where a relay can answer. `compose` is no conversation."""
 
-_QUOTA = r"\b(daily|hourly|sending) .*\b(limit|quota)"
+_QUOTA = r"\b(daily|hourly|sending) .{0,40}\b(limit|quota)"
 _TOO_MUCH = (
     r"\btoo (many|much|fast|quickly)\b|\brates?\b|\brate.?limit|throttl|slow down|\bserver( is)?( too)? busy"
     r"|\b(excessive|unexpected|unusual) volume|\b(connections?|messages?|recipients?) limit"
@@ -132,7 +135,7 @@ TABLE = (
     # Postfix keeps it back until RCPT (smtpd_delay_reject). RFC 3463: 5.1.7 and 5.1.8 are the sender's address.
     Row(
         "sender refused later",
-        _RCPT | _DATA | _DOT,
+        _BEHIND_MAIL,
         Says("5..", enhanced=r"5\.1\.[78]", words=_SENDER),
         Outcome.REJECTED,
         sender_refused=True,
@@ -140,28 +143,30 @@ TABLE = (
     # RFC 3463, 3.2: the recipient's address is at fault. 5.1.5 would be a valid one.
     Row(
         "no such recipient",
-        _RCPT | _DATA | _DOT,
+        _BEHIND_MAIL,
         Says("5..", enhanced=r"5\.1\.(?!5$)\d+"),
         Outcome.REJECTED,
         suppress=True,
     ),
-    Row("rejected", _ON_A_MAIL, Says("5.."), Outcome.REJECTED),
+    Row("rejected", _BEHIND_MAIL, Says("5.."), Outcome.REJECTED),
     Row("deferred", _ON_A_MAIL, Says("4.."), Outcome.DEFERRED),
     #
     # Nobody there who would take a mail, or gone.
     #
-    Row("unwilling", _REACHING, Says("[45].."), Outcome.RELAY_DOWN),
-    Row("unreachable", _REACHING, Broken.LOST, Outcome.RELAY_DOWN),
+    Row("unwilling", REACHING, Says("[45].."), Outcome.RELAY_DOWN),
+    Row("unreachable", REACHING, Broken.LOST, Outcome.RELAY_DOWN),
     Row("lost before the dot", _ENVELOPE, Broken.LOST, Outcome.DEFERRED),
     Row("lost after the dot", _DOT, Broken.LOST, Outcome.UNCERTAIN),
 )
+
+CLOSING = 421
+"""The relay hangs up behind this reply, whatever it means (RFC 5321, 3.8)."""
 
 _SUCCESS = 2
 _REFUSALS = (4, 5)
 
 # Some relays set a # before it, and with several lines it stands in each (RFC 2034, 4).
 _ENHANCED = re.compile(r"^\s*#?([245]\.\d{1,3}\.\d{1,3})(?![\d.])", re.MULTILINE)
-_ADDRESS = re.compile(r"\S*@\S*")
 
 
 def of_reply(stage: Stage, code: int, text: str) -> Row:
@@ -198,4 +203,4 @@ def _enhanced(text: str) -> str:
 
 def _words(text: str) -> str:
     """All lines as one, without their codes and without addresses."""
-    return " ".join(_ADDRESS.sub(" ", _ENHANCED.sub(" ", text)).split())
+    return " ".join(word for word in _ENHANCED.sub(" ", text).split() if "@" not in word)

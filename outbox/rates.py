@@ -2,7 +2,7 @@
 
 Counted by the `limits` library, in a moving window, which is exact: in no window, wherever it begins, are there more
 mails than the rate allows. (A fixed window passes twice the rate across its border; a counter that slides estimates.)
-It remembers a time for each mail in the window, 20 bytes in Redis: 2 MB for 100,000 a day, and no slower for it.
+It remembers a time for each mail in the window, 17 bytes in Redis: 1.7 MB for 100,000 a day, and no slower for it.
 
 Workers share the windows through the storage they are given. Their clocks write the times: the window is as exact as
 those agree. While the storage does not answer, each process keeps to a quarter of the rate by itself.
@@ -119,11 +119,11 @@ class Rates:
         """
         key, now, longest = (endpoint.name, domain.lower()), time.monotonic(), self._base * _PENALTIES
         with self._lock:
-            before = self._penalties.get(key)
+            recent = {name: penalty for name, penalty in self._penalties.items() if now < penalty.until + longest}
+            before = recent.get(key)
             if before and now < before.until:
                 return
             seconds = min(before.seconds * 2, longest) if before else self._base
-            recent = {key: penalty for key, penalty in self._penalties.items() if now < penalty.until + longest}
             self._penalties = recent | {key: _Penalty(now + seconds, seconds)}
 
     def forgive(self, endpoint: Endpoint, domain: str) -> None:

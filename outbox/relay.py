@@ -1,4 +1,4 @@
-"""The relay: a mail in, a Report of what became of it out. Knows no database.
+"""The relay: a mail in, a Report of what became of it out, its meaning read off `outcomes`. Knows no database.
 
     MAIL, RCPT, DATA    meanwhile `begin` is being committed
     354                 the relay is ready, and can still forget this mail
@@ -23,7 +23,7 @@ from outbox import outcomes
 from outbox.conversation import Answer, Conversation, TLSConversation
 from outbox.endpoints import Endpoint
 from outbox.errors import InvalidAddress, SettingsError
-from outbox.outcomes import Broken, Row
+from outbox.outcomes import CLOSING, Broken, Row
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, Stage
 
@@ -42,16 +42,16 @@ _IDLE_SECONDS = 5.0
 _REPLY_LENGTH = 500
 """Characters of a reply worth keeping. RFC 5321 allows 512 octets a line, and the first line says it."""
 
-_CLOSING = 421
-"""Whatever it means, the relay hangs up behind it (RFC 5321, 3.8)."""
-
 _TROUBLE = (OSError, ValueError)
 """All that connecting and talking raise; ValueError is a host that cannot be a name, a challenge that is no base64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one conversation came to. `reply` is the relay's words, or what broke the connection: one line, no NUL."""
+    """What one conversation came to. `reply` is the relay's words, or what broke the connection: one line, no NUL.
+
+    The last three are those of the table's row.
+    """
 
     outcome: Outcome
     stage: Stage
@@ -60,6 +60,11 @@ class Report:
     dead_reason: DeadReason = DeadReason.REJECTED
     suppress: bool = False
     sender_refused: bool = False
+
+    @property
+    def of_a_domain(self) -> bool:
+        """The relay wants less mail for the recipient's domain, rather than less of us."""
+        return self.outcome is Outcome.THROTTLED and self.stage is Stage.RCPT and self.code != CLOSING
 
 
 class Relay(SMTPBackend):
@@ -150,7 +155,7 @@ class Relay(SMTPBackend):
         """
         try:
             answer = self._conversation().offer(sender, recipient, size)
-            if answer.stage is not Stage.MAIL or answer.code != _CLOSING:
+            if answer.stage is not Stage.MAIL or answer.code != CLOSING:
                 return answer
         except OSError:
             if self.stage is not Stage.MAIL:
@@ -166,13 +171,13 @@ class Relay(SMTPBackend):
             return self._lost(error)
 
     def _report(self, answer: Answer) -> Report:
-        """What the relay's verdict means. A refused mail keeps the connection; RSET waits until the next one needs it,
+        """The relay's verdict. A refused mail keeps the connection; RSET waits until the next one needs it,
         for the answer in hand should be on record first."""
         text = _text(answer.text)
         row = outcomes.of_reply(answer.stage, answer.code, text)
         self._used_at = time.monotonic()
         self._unfinished = answer.refused
-        if answer.code == _CLOSING or row.outcome is Outcome.RELAY_MISCONFIGURED:
+        if answer.code == CLOSING or row.outcome is Outcome.RELAY_MISCONFIGURED:
             self._hang_up()
         return _report(row, answer.stage, answer.code, text)
 

@@ -17,9 +17,9 @@ SPREAD = 0.2
 RESENDS = 2
 """A mail that may already have been delivered is sent again at most this often, then a person must look."""
 
-MOST_DEATHS = 3
-"""A mail whose claim ended this often with the worker's death, before there was a conversation, is given up: what kills
-a worker three times would kill the fourth, and take a chunk with it each time."""
+MOST_COMPOSITIONS = 2
+"""A mail that was alone in its worker's hands, being composed, when that died, this often, is given up. Its first death
+brought it under suspicion, and with it all that the worker had claimed: it ends with the third claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Standing:
     max_attempts: int
     on_uncertain: OnUncertain
     resends: int  # conversations that were lost after the dot
-    deaths: int  # claims whose worker died before there was a conversation
+    deaths: int  # claims that ended without a conversation: a worker died, or Redis forgot a task
     age: float  # since it was first due
     expires_in: float | None
 
@@ -90,9 +90,12 @@ def decide(
             return _once_more(standing, policy, spread)
 
 
-def after_death(standing: Standing, policy: Policy, spread: float) -> Verdict:
-    """For a mail that was only being composed when its worker died: certainly unsent, and perhaps what it died of."""
-    if standing.deaths + 1 >= MOST_DEATHS:
+def after_death(standing: Standing, compositions: int, policy: Policy, spread: float) -> Verdict:
+    """For a mail that was only being composed when its worker died: certainly unsent, and perhaps what it died of.
+
+    `compositions`: how often that happened before.
+    """
+    if compositions + 1 >= MOST_COMPOSITIONS:
         return Verdict(Status.DEAD, dead_reason=DeadReason.INVALID)
     return _again(standing, policy, spread)
 

@@ -28,7 +28,7 @@ Count = Annotated[int, Field(gt=0)]
 Rate = Annotated[RateLimitItem, BeforeValidator(parse_rate)]
 """Mails in a time: `14/second`."""
 
-_IN_A_URL = re.compile(r"//[^/]*@")
+_IN_A_URL = re.compile(r"//.*@")
 
 NOT_THERE_YET = ("OUTBOX_ENCRYPTION_KEYS",)
 """Settings of later versions that hold mail back or protect it. To ignore one could send mail to the wrong people."""
@@ -104,7 +104,6 @@ class Settings(BaseSettings):
     outbox_max_age_hours: Seconds = 72
     outbox_on_uncertain: OnUncertain = OnUncertain.RETRY
     outbox_max_message_bytes: Count = 25_000_000
-    outbox_journal: Path = Path("var/outbox-journal.jsonl")
 
     @field_validator("smtp_from_email")
     @classmethod

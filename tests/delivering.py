@@ -20,7 +20,7 @@ from tests import rows
 from tests.smtp_script import Event, Reaction
 from tests.smtp_server import SmtpServer
 
-ADA, BOB, DEE = "ada@example.com", "bob@example.com", "dee@example.com"
+ADA, BOB, DEE = "ada@example.com", "bob@example.com", "delia@example.com"
 
 
 def settings_for(server: SmtpServer, **values: Any) -> Settings:

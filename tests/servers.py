@@ -5,6 +5,7 @@ import pwd
 import random
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -57,21 +58,61 @@ def redis_server() -> Iterator[ValkeyServer]:
             server.stop()
 
 
+class PostgresServer:
+    """A running PostgreSQL; `url` is its superuser's. It may be crashed and started: its port and its data stay."""
+
+    def __init__(self, base: Path, *, fsync: bool, owner: dict[str, Any]) -> None:
+        self._base, self._owner = base, owner
+        self._programs = _programs(base, owner)
+        password = secrets.token_hex()
+        _initialise(base, self._programs, password, fsync=fsync, owner=owner)
+        self.url = sa.URL.create("postgresql+psycopg", "postgres", password, "127.0.0.1", free_port(), "postgres")
+
+    def start(self) -> None:
+        """Returns when it takes connections, hence when a crash has been recovered from."""
+        command = [str(self._programs / "postgres"), "-D", str(self._base / "data"), "-p", str(self.url.port)]
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", _UNTIL_WE_END, "sh", *command],
+            cwd=self._base,
+            env=_ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for pytest, which then stops the server when its tests have let go
+            **self._owner,
+        )
+        _wait_until_ready(self.url, self._base / "server.log")
+
+    def crash(self) -> None:
+        """What `pg_ctl stop -m immediate` does: no transaction ends, no checkpoint is made."""
+        os.kill(int((self._base / "data/postmaster.pid").read_text().partition("\n")[0]), signal.SIGQUIT)
+        self.stop()
+
+    def stop(self) -> None:
+        """Fast: open transactions are rolled back."""
+        self._process.communicate()  # closes its stdin, which ends it
+
+
 @contextmanager
-def postgresql_server(*, fsync: bool = False) -> Iterator[sa.URL]:
-    """A running PostgreSQL; the URL is its superuser's. Without `fsync` it is quicker and survives no power cut."""
+def restartable_postgresql(*, fsync: bool = False) -> Iterator[PostgresServer]:
+    """A running PostgreSQL. Without `fsync` it is quicker and survives a crash of its own, but no power cut."""
     owner = _owner()
     # /tmp by name: with TMPDIR in a home directory, the other user could not reach its own files.
     with tempfile.TemporaryDirectory(prefix="outbox-pg-", dir="/tmp" if owner else None) as folder:
         base = Path(folder)
         if owner:
             os.chown(base, owner["user"], owner["group"])
-        programs = _programs(base, owner)
-        password = secrets.token_hex()
-        _initialise(base, programs, password, fsync=fsync, owner=owner)
-        url = sa.URL.create("postgresql+psycopg", "postgres", password, "127.0.0.1", free_port(), "postgres")
-        with _running(base, programs, url, owner=owner):
-            yield url
+        server = PostgresServer(base, fsync=fsync, owner=owner)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def postgresql_server(*, fsync: bool = False) -> Iterator[sa.URL]:
+    """A running PostgreSQL; the URL is its superuser's."""
+    with restartable_postgresql(fsync=fsync) as server:
+        yield server.url
 
 
 def _owner() -> dict[str, Any]:
@@ -138,21 +179,6 @@ _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 # The shell waits for the end of its standard input, which comes with the end of this process, however it ends.
 _UNTIL_WE_END = '"$@" </dev/null >>server.log 2>&1 & read _; kill -INT $! 2>/dev/null; wait $!'
-
-
-@contextmanager
-def _running(base: Path, programs: Path, url: sa.URL, *, owner: dict[str, Any]) -> Iterator[None]:
-    command = [str(programs / "postgres"), "-D", str(base / "data"), "-p", str(url.port)]
-    with subprocess.Popen(
-        ["/bin/sh", "-c", _UNTIL_WE_END, "sh", *command],
-        cwd=base,
-        env=_ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for pytest, which then stops the server when its tests have let go of it
-        **owner,
-    ):
-        _wait_until_ready(url, base / "server.log")
-        yield
 
 
 def _wait_until_ready(url: sa.URL, log: Path) -> None:

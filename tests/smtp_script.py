@@ -67,10 +67,14 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """React after so many seconds; without `then`, in the friendly way."""
+    """React after so many seconds; without `then`, in the friendly way.
+
+    At DOT with `accept`: the mail is taken before, and `then` must be Raw, which takes nothing.
+    """
 
     seconds: float
     then: "Reply | Raw | Hang | Drop | Dribble | None" = None
+    accept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ _PLAIN: dict[str, Reaction] = {
     "hang": Hang(),
 }
 _WISH = re.compile(
-    r"(?P<what>reject|defer|drop|hang|slow|swallow|garble|dribble)(?:-(?P<figure>[0-9.]+))?"
+    r"(?P<what>reject|defer|drop|hang|slow|late|swallow|garble|dribble)(?:-(?P<figure>[0-9.]+))?"
     r"(?:-(?P<enhanced>[245][.][0-9]+[.][0-9]+))?(?:-at-(?P<stage>rcpt|data|body|dot))?"
     r"(?:-times-(?P<times>[0-9]+))?(?:[+].*)?"
 )
@@ -117,8 +121,9 @@ def by_recipient() -> Script:
     """The recipient's local part says what becomes of the mail; anything else is welcome.
 
     `reject-550`, `defer-451` (at RCPT), `reject-550-5.1.1`, `drop-at-dot`, `swallow-at-dot` (taken, then dropped),
-    `hang-at-data`, `garble-at-rcpt`, `slow-1.5-at-dot`, `dribble-0.1-at-dot` (a byte every 0.1 s); with `-times-2` only
-    the first two times; `+anything` behind it makes addresses distinct.
+    `hang-at-data`, `garble-at-rcpt`, `slow-1.5-at-dot`, `late-1.5-at-dot` (taken, and said so later),
+    `dribble-0.1-at-dot` (a byte every 0.1 s); with `-times-2` only the first two times; `+anything` behind it makes
+    addresses distinct.
     """
     seen: Counter[str] = Counter()
 
@@ -142,4 +147,6 @@ def _granted(wish: re.Match[str]) -> Reaction:
     if what in _PLAIN:
         return _PLAIN[what]
     seconds = float(figure or 1)
+    if what == "late":
+        return Delay(seconds, Raw(b"250 2.0.0 queued\r\n"), accept=True)
     return Dribble(seconds) if what == "dribble" else Delay(seconds)

@@ -128,13 +128,25 @@ class SmtpServer:
 
 
 class SmtpProcess:
-    """The server as a process of its own. It ends with `with`, or with the process that started it."""
+    """The server as a process of its own. It ends with `with`, or with the process that started it.
+
+    It may be killed and started in between: its port and its log stay.
+    """
 
     def __init__(self, log: Path, *options: str, port: int = 0) -> None:
         self.log, self.host, self.port = log, HOST, port
         self._options = options
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # closes its stdin, which ends it
+        assert self._process.returncode == 0
+
+    def start(self) -> None:
+        """Returns when it listens."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", __spec__.name, "--log", self.log, "--port", str(self.port), *self._options],
             cwd=Path(__file__).parent.parent,
@@ -143,11 +155,11 @@ class SmtpProcess:
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # closes its stdin, which ends it
-        assert self._process.returncode == 0
+    def kill(self) -> None:
+        """SIGKILL: the mails in hand get no answer."""
+        self._process.kill()
+        self._process.communicate()
 
     @property
     def mails(self) -> list[Mail]:

@@ -177,8 +177,10 @@ class Session(asyncio.Protocol):
 
     def _perform(self, verb: str, argument: str, reaction: Reaction, friendly: Reaction | None) -> None:
         match reaction:
-            case Delay(seconds, then):
+            case Delay(seconds, then, accept):
                 self._pause(verb)
+                if accept:
+                    self._settle(verb, accept=True)
                 asyncio.get_running_loop().call_later(seconds, self._resume, verb, argument, then or friendly)
             case Hang(accept):
                 self._pause(verb)

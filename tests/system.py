@@ -30,6 +30,8 @@ from outbox.models import QueuedEmail
 from outbox.service import EmailService
 from tests.smtp_server import SmtpProcess, SmtpServer
 
+CELERY = (sys.executable, "-m", "celery")
+
 PATIENCE = 30.0
 """Seconds to wait for what should take one or two: a machine under load must not fail a test."""
 
@@ -106,11 +108,18 @@ class System:
         self.sessions = self.app.extensions["sessions"]
         self.celery = self.app.extensions["celery"]
         self.parts: list[Part] = []
+        self._started = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+        for part in self.parts:
+            print(f"----- {part.name}, exit status {part.process.returncode}\n{part.log}")  # noqa: T201 - pytest shows it
+
+    def close(self) -> None:
+        """End what still runs."""
         for part in self.parts:
             if part.running:
                 part.send(signal.SIGTERM)
@@ -120,29 +129,35 @@ class System:
                 part.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 part.kill()
-        for part in self.parts:
-            print(f"----- {part.name}, exit status {part.process.returncode}\n{part.log}")  # noqa: T201 - pytest shows it
         self.engine.dispose()
 
     def start(self, name: str, *command: str, **settings: str) -> Part:
         """Any process, in the system's folder and environment, with `settings` beside."""
-        part = Part(f"{name}-{len(self.parts)}", list(command), self.folder, self.environment | settings)
+        part = Part(f"{name}-{self._started}", list(command), self.folder, self.environment | settings)
         self.parts.append(part)
+        self._started += 1
         return part
 
     def worker(self, *arguments: str, **settings: str) -> Part:
         """A worker that is ready to take tasks."""
-        name = f"--hostname=w{len(self.parts)}@%h"
-        quick = ("--without-mingle", "--without-gossip")  # a second less, as in start_celery_worker.sh
-        part = self._celery("worker", name, "--loglevel=INFO", *quick, *arguments, **settings)
+        part = self.start("worker", *CELERY, *self.worker_arguments(), *arguments, **settings)
         part.wait_for(" ready.")
         return part
 
+    def worker_arguments(self) -> list[str]:
+        """For Celery, to start one more worker."""
+        quick = ("--without-mingle", "--without-gossip")  # a second less, as in start_celery_worker.sh
+        return ["-A", "workers", "worker", f"--hostname=w{self._started}@%h", "--loglevel=INFO", *quick]
+
     def beat(self, **settings: str) -> Part:
         """A beat that has begun to tick; each has a schedule of its own."""
-        part = self._celery("beat", f"--schedule=beat-{len(self.parts)}", "--loglevel=INFO", **settings)
+        part = self.start("beat", *CELERY, *self.beat_arguments(), **settings)
         part.wait_for("beat: Starting")
         return part
+
+    def beat_arguments(self) -> list[str]:
+        """For Celery, to start one more beat."""
+        return ["-A", "workers", "beat", f"--schedule=beat-{self._started}", "--loglevel=INFO"]
 
     def emails(self, session: Session) -> EmailService:
         """The service with this system's settings."""
@@ -168,5 +183,6 @@ class System:
         """How many mails the SMTP server took for each recipient."""
         return Counter(mail.recipient for mail in self.relay.mails)
 
-    def _celery(self, part: str, *arguments: str, **settings: str) -> Part:
-        return self.start(part, sys.executable, "-m", "celery", "-A", "workers", part, *arguments, **settings)
+
+StartSystem = Callable[..., System]
+"""The fixture `start_system`."""

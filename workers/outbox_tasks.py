@@ -6,6 +6,7 @@ from celery import shared_task
 from flask import current_app
 
 import outbox.drain
+import outbox.reaper
 from app.queues import DRAIN, REAP, SEND_EMAILS, queue_of
 from outbox.states import Priority
 
@@ -49,6 +50,6 @@ def send_emails(ids: list[int], token: str) -> None:
 def reap() -> None:
     """Take back the rows whose worker is gone."""
     parts = current_app.extensions
-    if rows := outbox.drain.reap(parts["engine"], parts["settings"]):
+    if rows := outbox.reaper.reap(parts["engine"], parts["settings"]):
         log.warning("reap: %d rows came back from workers that did not finish them in time", rows)
         parts["nudge"]()

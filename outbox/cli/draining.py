@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy.orm import Session
 
 import outbox.drain
+import outbox.reaper
 from outbox import stats
 from outbox.cli.listing import MailTable, fields
 from outbox.cli.surroundings import open_database
@@ -55,7 +56,7 @@ class Run:
     def run(self) -> None:
         """Drain after drain: what was deferred is due later, so this ends."""
         try:
-            self.taken_back = outbox.drain.reap(self._engine, self._settings)
+            self.taken_back = outbox.reaper.reap(self._engine, self._settings)
             while outbox.drain.drain(self._engine, self._settings, self._worker, self._deliver):
                 pass
             if self.became[Status.PENDING] or outbox.drain.is_due(self._engine):
@@ -83,7 +84,7 @@ class Run:
                 raise _Enough
 
     def _obstacle(self) -> str | None:
-        return outbox.drain.obstacle(self._engine, self._settings, self._worker)
+        return outbox.drain.obstacle(self._engine, self._settings)
 
 
 @click.command()

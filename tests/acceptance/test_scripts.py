@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import StartSystem
 from tests.servers import free_port
-from tests.system import System, wait_until
+from tests.system import StartSystem, System, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -279,7 +279,7 @@ def test_mail_that_does_not_arrive_is_a_failure_with_its_reason(copy: Copy) -> N
     [
         ({"SMTP_USER": "me"}, "SMTP_USER is set and SMTP_HOST is not: "),
         ({"OUTBOX_CHUNK": "many"}, "The settings are wrong: OUTBOX_CHUNK='many': "),
-        ({"SMTP_HOST": "relay.example"}, "SMTP_HOST is set and SMTP_FROM_EMAIL is not: "),
+        ({"SMTP_HOST": "relay.example"}, "SMTP_HOST or OUTBOX_RELAYS is set and SMTP_FROM_EMAIL is not: "),
         ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "The Redis that REDIS_URL names does not answer ("),
         ({"DATABASE_URL": "postgresql://me:secret@127.0.0.1:1/x"}, "DATABASE_URL=postgresql://me:***@127.0.0.1:1/x "),
         ({"DATABASE_URL": "mysql://127.0.0.1/x"}, "The settings are wrong: DATABASE_URL=mysql://127.0.0.1/x: "),

@@ -1,8 +1,6 @@
 """A burst through two workers, with everything that may be doubled doubled, and with a worker that is killed."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,20 +11,11 @@ from app.queues import QUEUES, SEND_EMAILS
 from outbox.models import EmailAttempt, QueuedEmail
 from outbox.states import Outcome
 from tests.smtp_server import SmtpProcess
-from tests.system import System, wait_until
+from tests.system import StartSystem, System, wait_until
 
 BURST = 10_000
 MINUTES = 240.0
 """Seconds for the burst: some 30 on an idle machine with two cores."""
-
-StartSystem = Callable[..., System]
-
-
-@pytest.fixture
-def relay(tmp_path: Path) -> Iterator[SmtpProcess]:
-    """A process: in a thread of the test's own it would take turns with the counting."""
-    with SmtpProcess(tmp_path / "accepted.jsonl") as process:
-        yield process
 
 
 def queue_burst(system: System, count: int) -> list[str]:

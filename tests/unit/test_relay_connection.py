@@ -17,7 +17,7 @@ from outbox.settings import Settings
 from outbox.states import Outcome, Stage
 from tests.certificates import certificate, self_signed
 from tests.relaying import Marker, connected, send
-from tests.smtp_script import Drop, Event, Hang, Raw, Reaction, Reply, on
+from tests.smtp_script import Dribble, Drop, Event, Hang, Raw, Reaction, Reply, on
 from tests.smtp_server import HOST, SmtpServer
 
 LOGIN: dict[str, Any] = {"user": "shop", "password": SecretStr("secret")}
@@ -68,6 +68,7 @@ def test_a_host_that_cannot_be_a_name() -> None:
     ("reaction", "code", "words"),
     [
         (Hang(), None, "timed out"),
+        (Dribble(0.1), None, "timed out"),
         (Reply(554, "5.3.2 go away"), 554, "5.3.2 go away"),
         (Reply(421, "4.3.2 busy"), 421, "4.3.2 busy"),
         (Raw(b"SSH-2.0-OpenSSH_9.2\r\n"), None, "not an SMTP reply"),
@@ -81,10 +82,18 @@ def test_a_greeting_that_is_none(reaction: Reaction, code: int | None, words: st
     assert words in report.reply
 
 
-@pytest.mark.parametrize("reaction", [Hang(), Raw(b"what?\r\n"), Reply(421)], ids=repr)
+@pytest.mark.parametrize("reaction", [Hang(), Dribble(0.1), Raw(b"what?\r\n"), Reply(421)], ids=repr)
 def test_an_ehlo_without_a_sensible_answer(reaction: Reaction) -> None:
     with SmtpServer(on("EHLO", reaction)) as server:
         assert fails(server, smtp_timeout=0.3).stage is Stage.CONNECT
+
+
+@pytest.mark.parametrize("verb", ["EHLO", "STARTTLS", "AUTH"])
+def test_the_reason_for_hanging_up_is_kept(verb: str, authority: trustme.CA, trusted: str) -> None:
+    script = on(verb, Reply(421, "Too many connections"))
+    with SmtpServer(script, starttls=certificate(authority), login=("shop", "secret")) as server:
+        report = fails(server, Outcome.THROTTLED, starttls=True, smtp_ca_file=trusted, **LOGIN)
+    assert (report.code, report.reply) == (421, "Too many connections")
 
 
 def test_a_relay_that_knows_only_helo() -> None:
@@ -207,7 +216,7 @@ def test_a_relay_that_offers_no_login() -> None:
         assert fails(server, Outcome.RELAY_MISCONFIGURED, **LOGIN).stage is Stage.AUTH
 
 
-@pytest.mark.parametrize("reaction", [Hang(), Raw(b"what?\r\n"), Raw(b"334 no-base-64\r\n")], ids=repr)
+@pytest.mark.parametrize("reaction", [Hang(), Dribble(0.1), Raw(b"what?\r\n"), Raw(b"334 x\r\n")], ids=repr)
 def test_a_login_that_does_not_come_about(reaction: Reaction) -> None:
     with SmtpServer(on("AUTH", reaction), login=("shop", "secret"), strict=False) as server:
         assert fails(server, smtp_timeout=0.3, **LOGIN).stage is Stage.AUTH

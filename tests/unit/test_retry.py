@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.retry import RESENDS, SPREAD, Policy, Standing, Verdict, backoff, decide
+from outbox.retry import MOST_COMPOSITIONS, RESENDS, SPREAD, Policy, Standing, Verdict, after_death, backoff, decide
 from outbox.settings import Settings
 from outbox.states import DeadReason, OnUncertain, Outcome, Status
 
@@ -146,3 +146,17 @@ def test_a_mail_that_is_always_lost_after_the_dot_goes_out_three_times_at_most(
         conversations += 1
         lost = replace(lost, resends=lost.resends + 1, attempts=lost.attempts + 1)
     assert conversations <= 1 + RESENDS
+
+
+def test_what_kills_its_worker_is_given_up() -> None:
+    verdicts = [after_death(FRESH, before, POLICY, 0) for before in range(MOST_COMPOSITIONS)]
+    assert verdicts == [AGAIN] * (MOST_COMPOSITIONS - 1) + [Verdict(Status.DEAD, dead_reason=DeadReason.INVALID)]
+
+
+def test_tasks_that_were_forgotten_do_not_count_against_a_mail() -> None:
+    assert after_death(replace(FRESH, deaths=9), 0, POLICY, 0) == AGAIN
+
+
+def test_a_death_is_an_attempt() -> None:
+    assert after_death(LAST_ATTEMPT, 0, POLICY, 0) == EXHAUSTED
+    assert after_death(replace(FRESH, on_uncertain=OnUncertain.HOLD), 0, POLICY, 0) == AGAIN

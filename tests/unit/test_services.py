@@ -37,7 +37,7 @@ def test_nothing_is_set_and_everything_is_embedded() -> None:
     assert list(found.urls) == ["Application", "Inbox", "Flower"]
 
 
-@pytest.mark.parametrize("name", ["SMTP_HOST", "MAIL_SERVER"])
+@pytest.mark.parametrize("name", ["SMTP_HOST", "MAIL_SERVER", "OUTBOX_RELAYS"])
 def test_what_is_set_is_used(name: str) -> None:
     found = planned(REDIS_URL="redis://cache/0", **{name: "relay.example", "SMTP_PORT": "587", "SMTP_USER": "me"})
     assert names(found) == APPLICATION

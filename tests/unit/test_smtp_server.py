@@ -69,8 +69,14 @@ def test_as_a_process_it_logs_what_it_took_and_does_as_the_recipient_says(tmp_pa
             assert send(subject, "defer-at-dot-times-1@x.example").outcome is Outcome.DEFERRED
             assert send(subject, "defer-at-dot-times-1@x.example").outcome is Outcome.SENT
             assert send(subject, "drop-at-dot@x.example").outcome is Outcome.UNCERTAIN
+            assert send(subject, "reject-550-5.1.1+a@x.example").suppress
+            assert send(subject, "garble-at-rcpt@x.example").outcome is Outcome.DEFERRED
+            assert send(subject, "dribble-0.01-at-data@x.example").outcome is Outcome.SENT
+            assert "swallow-at-dot@x.example" not in {mail.recipient for mail in server.mails}
+            assert send(subject, "swallow-at-dot@x.example").outcome is Outcome.UNCERTAIN
+            assert "swallow-at-dot@x.example" in {mail.recipient for mail in server.mails}
             assert send(subject, "slow-0.1-at-data@x.example").outcome is Outcome.SENT
         port = server.port
     with SmtpProcess(log, "--no-pipelining", "--delay", "0.1", port=port) as server, connected(server) as subject:
         assert send(subject).outcome is Outcome.SENT
-        assert len(server.mails) == 4
+        assert len(server.mails) == 6

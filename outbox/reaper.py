@@ -1,0 +1,98 @@
+"""Rows whose lease ran out -> back to the queue, or to their end."""
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox import claims, retry
+from outbox.chunk import standing
+from outbox.journal import Journal
+from outbox.settings import Settings
+from outbox.settlement import Attempt, Settlement, settle
+from outbox.states import Outcome, Stage
+from outbox.writer import is_refused
+
+log = logging.getLogger(__name__)
+
+REAP_BATCH = 500
+"""Rows in one transaction of the reaper: short enough that nobody waits for its locks."""
+
+
+def reap(engine: sa.Engine, settings: Settings) -> int:
+    """Take back the rows whose lease ran out. Returns their number.
+
+    What was only claimed goes back to `pending`. What was `sending` may have been delivered before its worker died: it
+    gets an `uncertain` attempt, and `on_uncertain` decides. First comes what this host knows better: its journal. If
+    the database fails in the middle of that, nothing is reaped.
+    """
+    journal = Journal(settings.outbox_journal)
+    if journal.exists:
+        journal.replay(engine)
+    return _return_unbegun(engine) + _settle_lapsed(engine, settings)
+
+
+def _return_unbegun(engine: sa.Engine) -> int:
+    returned = 0
+    while True:
+        with engine.begin() as connection:
+            batch = len(claims.return_unbegun(connection, REAP_BATCH))
+        returned += batch
+        if batch < REAP_BATCH:
+            return returned
+
+
+def _settle_lapsed(engine: sa.Engine, settings: Settings) -> int:
+    policy = retry.Policy.of(settings)
+    settled, last = 0, 0
+    while True:
+        with engine.begin() as connection:
+            rows = claims.find_lapsed_sendings(connection, REAP_BATCH, last)
+            settled += _settle_each(connection, [_post_mortem(row, policy, settings) for row in rows])
+        if len(rows) < REAP_BATCH:
+            return settled
+        last = rows[-1].id  # rows that cannot be settled stay; those behind them have their turn all the same
+
+
+def _settle_each(connection: sa.Connection, settlements: Sequence[Settlement]) -> int:
+    """All together or, where the database refuses one of them, each by itself."""
+    if not settlements:
+        return 0
+    try:
+        with connection.begin_nested():
+            settle(connection, settlements)
+    except sa.exc.DBAPIError as error:
+        if not is_refused(error):
+            raise
+        if len(settlements) > 1:
+            return sum(_settle_each(connection, [settlement]) for settlement in settlements)
+        log.error("reap: mail %d cannot be settled, a person must look: %s", settlements[0].id, error.orig)  # noqa: TRY400
+        return 0
+    for settlement in settlements:
+        log.warning("reap: mail %d: %s; now %s", settlement.id, settlement.last_error, settlement.status)
+    return len(settlements)
+
+
+def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> Settlement:
+    spread = random.uniform(-1, 1)  # noqa: S311 - not a secret
+    if row.relay is None:
+        # Nobody had been spoken to yet.
+        outcome, stage, doing = Outcome.DEFERRED, Stage.COMPOSE, "composing this mail"
+        verdict = retry.after_death(standing(row), row.compositions, policy, spread)
+    else:
+        outcome, stage, doing = Outcome.UNCERTAIN, Stage.DOT, "sending"
+        verdict = retry.decide(outcome, standing(row), policy, spread)
+    attempt = Attempt(
+        id=row.id,
+        number=row.claims,
+        seconds=settings.outbox_lease_seconds + row.overdue,
+        outcome=outcome,
+        stage=stage,
+        code=None,
+        reply=f"{row.claimed_by} vanished while it was {doing}",
+        relay=row.relay or "",
+        worker=row.claimed_by,
+    )
+    return Settlement.of(row.claim_token, verdict, attempt, relay=row.doubtful_relay)
