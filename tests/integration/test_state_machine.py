@@ -36,7 +36,7 @@ JUMPS = [400, 3600, 7 * 3600, 30 * 3600]
 MARGIN = 60
 """Seconds. No sum or difference of them comes near one of the leases: whether it is over is never a question of ms."""
 
-EXAMPLES = {"sqlite": 100, "postgresql": 20}
+EXAMPLES = {"sqlite": 200, "postgresql": 50}
 STEPS = 30
 
 WHICH = st.integers(0, 1)
