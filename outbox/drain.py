@@ -13,7 +13,7 @@ from outbox.claims import Claim, Release
 from outbox.database import reading
 from outbox.errors import NotRecorded
 from outbox.settings import Settings
-from outbox.states import Priority
+from outbox.states import Priority, RelayState
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,9 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
     published = 0
     for relay in relays:
         if relay.wants_probe:
-            published += _probe(engine, settings, worker, publish, relay.name, max(lanes))
+            # The lane with the most patience; but who serves it may be why nothing was heard of a probe before.
+            lane = max(lanes) if relay.state is RelayState.OPEN else min(lanes)
+            published += _probe(engine, settings, worker, publish, relay.name, lane)
     if not any(relay.available for relay in relays):
         return published
     room = {lane: settings.outbox_in_flight - busy[lane] if lane in lanes else 0 for lane in Priority}
@@ -84,13 +86,18 @@ def obstacle(engine: sa.Engine, settings: Settings) -> str | None:
 
 
 def wants_more(engine: sa.Engine, settings: Settings) -> bool:
-    """Whether a lane runs low while more is due in it: then the next drain need not wait for the beat."""
+    """Whether a lane runs low while more is due in it: then the next drain need not wait for the beat.
+
+    Nor need it if a relay is to be tried: the last mail that should may have been one that is not to be sent at all.
+    """
     with reading(engine) as connection:
         lanes = claims.due_lanes(connection)
         if not lanes:
             return False
         busy = claims.in_flight(connection)
         relays = breaker.standings(connection, settings.endpoints).values()
+    if any(relay.wants_probe for relay in relays):
+        return True
     return any(relay.available for relay in relays) and any(
         busy[lane] <= settings.outbox_in_flight / 2 for lane in lanes
     )
@@ -103,7 +110,7 @@ def _claim_lease(settings: Settings) -> float:
 def _probe(  # noqa: PLR0917
     engine: sa.Engine, settings: Settings, worker: str, publish: Publish, relay: str, lane: Priority
 ) -> int:
-    """Have one mail try a relay: of the lane that has the most patience. Of two drains at once, one does it."""
+    """Have one mail of the lane try a relay. Of two drains at once, one does it."""
     quotas = {priority: int(priority is lane) for priority in Priority}
     with engine.connect() as connection, connection.begin() as transaction:
         claim = claims.claim(connection, quotas, worker, _claim_lease(settings))
