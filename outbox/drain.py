@@ -51,7 +51,9 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
     published = 0
     for relay in relays:
         if relay.wants_probe:
-            published += _probe(engine, settings, worker, publish, relay.name, max(lanes))
+            # The lane with the most patience; but who serves it may be why nothing was heard of a probe before.
+            lane = max(lanes) if relay.state is RelayState.OPEN else min(lanes)
+            published += _probe(engine, settings, worker, publish, relay.name, lane)
     if not any(relay.available for relay in relays):
         return published
     room = {lane: settings.outbox_in_flight - busy[lane] if lane in lanes else 0 for lane in Priority}
@@ -106,7 +108,7 @@ def _claim_lease(settings: Settings) -> float:
 def _probe(  # noqa: PLR0917
     engine: sa.Engine, settings: Settings, worker: str, publish: Publish, relay: str, lane: Priority
 ) -> int:
-    """Have one mail try a relay: of the lane that has the most patience. Of two drains at once, one does it."""
+    """Have one mail of the lane try a relay. Of two drains at once, one does it."""
     quotas = {priority: int(priority is lane) for priority in Priority}
     with engine.connect() as connection, connection.begin() as transaction:
         claim = claims.claim(connection, quotas, worker, _claim_lease(settings))

@@ -189,8 +189,25 @@ def test_a_probe_that_has_nothing_to_say_is_followed_by_another(engine: sa.Engin
             breaker.pause(connection, settings.endpoints[0].name, "test", "ada")
             connection.execute(sa.update(EmailRelay).values(state="open", paused_until=rows.from_now(-1)))
         assert deliver(engine, settings) == {Status.DEAD: 1}
+        assert next_look(engine, settings) == 0  # or a backlog of those would keep the relay shut, a beat each
         assert deliver(engine, settings) == {Status.SENT: 1}
     assert rows.row(engine, last).status == "sent"
+
+
+def test_a_probe_that_nobody_took_up_is_followed_by_one_of_another_lane(engine: sa.Engine) -> None:
+    """Its lane may have no worker; the relay must not stay shut for the others."""
+    (high,) = rows.add(engine, priority=Priority.HIGH)
+    low, _ = rows.add(engine, 2, priority=Priority.LOW)
+    with SmtpServer() as server:
+        settings = settings_for(server)
+        with engine.begin() as connection:
+            breaker.pause(connection, settings.endpoints[0].name, "test", "ada")
+            connection.execute(sa.update(EmailRelay).values(state="open", paused_until=rows.from_now(-1)))
+        tried: list[int] = []
+        drain(engine, settings, "worker-1", lambda _lane, ids, _token: tried.extend(ids))
+        end_pauses(engine)
+        drain(engine, settings, "worker-1", lambda _lane, ids, _token: tried.extend(ids))
+    assert tried == [low, high]
 
 
 def test_a_pause_by_a_person_reaches_the_chunk_in_hand(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
