@@ -93,8 +93,11 @@ class Gate:
             mail.suppressed = found.get(mail.recipient)
         return fence.whose(connection, self._settings) is None
 
-    def check(self, mail: Mail, token: str) -> Endpoint | End | Hold | Shut:
-        """`token`: the claim's, which may be a probe. Waits, for a few seconds, for the relay's rate."""
+    def check(self, mail: Mail, token: str, until: float) -> Endpoint | End | Hold | Shut:
+        """`token`: the claim's, which may be a probe. Waits for the relay's rate, not beyond `until`.
+
+        That is a `time.monotonic()`. Each wait is short, but when it is over another may be faster, time and again.
+        """
         if mail.expired:
             return End(Status.DEAD, "expired before its turn came", DeadReason.EXPIRED)
         if mail.suppressed is not None:
@@ -105,7 +108,7 @@ class Gate:
             return End(
                 Status.UNCERTAIN, f"{mail.relay}, which may have sent it, is no longer among the relays of the settings"
             )
-        return self._find_relay(mail, token)
+        return self._find_relay(mail, token, until)
 
     def learn(self, mail: Mail, endpoint: Endpoint, report: Report, token: str) -> None:
         """What a conversation says about its relay, and about the recipient's domain there."""
@@ -115,7 +118,7 @@ class Gate:
         elif report.outcome is Outcome.SENT:
             self._rates.forgive(endpoint, self._domain(mail))
 
-    def _find_relay(self, mail: Mail, token: str) -> Endpoint | Hold | Shut:
+    def _find_relay(self, mail: Mail, token: str, until: float) -> Endpoint | Hold | Shut:
         while endpoint := self.breaker.choose(token, mail.relay):
             wait = self._rates.wait(endpoint, self._domain(mail))
             if wait is None:
@@ -125,7 +128,7 @@ class Gate:
                 return Hold(self._turns.next((endpoint.name, wait.domain), wait.seconds, apart), wait.why)
             if wait.seconds > PATIENCE:
                 self.breaker.rest(endpoint, wait.seconds, wait.why, token)
-            elif self._stopping.wait(wait.seconds):
+            elif time.monotonic() + wait.seconds > until or self._stopping.wait(wait.seconds):
                 return Shut()
         if mail.relay is None:
             return Shut()

@@ -326,13 +326,13 @@ class TestReap:
         (line,) = rows.attempts(engine)
         assert (line.number, line.outcome, line.stage, line.relay) == (1, "deferred", "compose", "")
 
-    def test_a_mail_that_one_relay_may_have_had_is_no_other_relays(self, engine: sa.Engine) -> None:
-        """Its second claim took the relay off the row, to compose; there its worker died."""
+    def test_a_doubt_that_a_person_has_lifted_does_not_come_back(self, engine: sa.Engine) -> None:
+        """Uncertain, requeued: any relay may have it. Then its worker died composing it."""
         (id_,) = rows.leased(engine, Status.SENDING, "t", lease_expires_at=from_now(-5), relay=None, claims=2)
         with engine.begin() as connection:
             rows.add_attempt(connection, id_, 1, Outcome.UNCERTAIN)
         assert reap(engine, settings()) == 1
-        assert rows.row(engine, id_).relay == "relay:25"
+        assert rows.row(engine, id_).relay is None
 
     def test_what_kills_three_workers_does_not_get_a_fourth(self, engine: sa.Engine) -> None:
         """The first dies of a mail that is only claimed; the next two while they compose this mail alone."""

@@ -15,6 +15,7 @@ from outbox.delivery import Courier
 from outbox.drain import CLAIM_LEASE, drain, next_look, obstacle
 from outbox.gate import FENCE_SECONDS, LAST_TURN, Turns
 from outbox.models import EmailEnvironment, EmailRelay, EmailSuppression, QueuedEmail
+from outbox.rates import Rates, Wait
 from outbox.settings import Settings
 from outbox.states import Outcome, Priority, RelayState, Status
 from tests import rows
@@ -304,6 +305,17 @@ def test_a_short_wait_is_waited_for(engine: sa.Engine) -> None:
         assert time.monotonic() - started > 1.9
     stamps = [mail.at for mail in server.mails]
     assert all(later - earlier > 0.9 for earlier, later in zip(stamps, stamps[2:], strict=False))
+
+
+def test_a_wait_that_others_prolong_ends_with_half_of_the_lease(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More threads than places: whoever always comes too late hands back its chunk, before that is taken away."""
+    monkeypatch.setattr(Rates, "wait", lambda *_: Wait(0.2, None, "somebody else was faster"))
+    (id_,) = rows.add(engine)
+    with SmtpServer() as server, closing(Courier(engine, settings_for(server), "worker-1")) as courier:
+        assert courier.deliver(*claim(engine, lease=3)) == {}
+    assert rows.row(engine, id_).status == "pending"
 
 
 def test_stop_ends_the_wait(engine: sa.Engine) -> None:
