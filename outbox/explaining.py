@@ -122,7 +122,7 @@ def _pending(facts: Facts) -> str:
     hindrance = _hindrance(facts)
     if hindrance is not None:
         return f"{_when(facts)}, but {hindrance}"
-    return f"{_when(facts)} and waits for a worker" if _is_due(facts) else _when(facts)
+    return f"{_when(facts)}, and waits for a worker" if _is_due(facts) else _when(facts)
 
 
 def _is_due(facts: Facts) -> bool:
@@ -132,23 +132,31 @@ def _is_due(facts: Facts) -> bool:
 def _when(facts: Facts) -> str:
     moment = told(facts.next_attempt_at, facts.now)
     if _is_due(facts):
-        before = f", was held back before ({facts.waiting_for})" if facts.waiting_for else ""
-        return f"is due since {moment}{before}"
+        return f"has been due since {moment}{_before(facts)}"
     if facts.waiting_for:
         return f"is held back until {moment}: {facts.waiting_for}"
     if facts.attempts:
         return f"is waiting for retry {facts.attempts + 1} of {facts.max_attempts} after {_words(facts)} until {moment}"
     if facts.scheduled_at == facts.next_attempt_at:
-        return f"is scheduled until {moment}"
+        return f"is scheduled for {moment}"
     if facts.last is not None:
         return f"waits until {moment} after {_words(facts)}, which counts as no attempt"
     return f"waits until {moment}"
 
 
+def _before(facts: Facts) -> str:
+    """What a mail that is due has been through."""
+    if facts.waiting_for:
+        return f", was held back until then ({facts.waiting_for})"
+    if facts.attempts:
+        return f", for retry {facts.attempts + 1} of {facts.max_attempts} after {_words(facts)}"
+    return ""
+
+
 def _hindrance(facts: Facts) -> str | None:
     """What would keep it from going when it is due."""
     if facts.expires_at is not None and facts.expires_at <= max(facts.now, facts.next_attempt_at):
-        return f"{_tense(facts)} {told(facts.expires_at, facts.now)} and will not be sent any more"
+        return f"{_tense(facts)} {told(facts.expires_at, facts.now)} and will not be sent"
     if facts.suppression is not None:
         return f"will not be sent, for {_suppressed_by(facts.suppression, facts.now)}"
     if facts.not_ours is not None:
@@ -162,16 +170,16 @@ def _hindrance(facts: Facts) -> str | None:
 
 
 def _tense(facts: Facts) -> str:
-    return "expired at" if facts.expires_at is not None and facts.expires_at <= facts.now else "expires at"
+    return "expired at" if facts.expires_at is not None and facts.expires_at <= facts.now else "expires before that, at"
 
 
 def _bound(facts: Facts, name: str) -> str | None:
     standing = next((relay for relay in facts.relays if relay.name == name), None)
-    only = f"it goes through no other relay than {name}, which may have had it already"
+    only = "it may go through no relay but the one that may have had it already"
     if standing is None:
         return (
-            f"{only} and is not in the settings any more: put it back there, or call it back with "
-            f"`outbox cancel {facts.id}` and then have it go through any with `outbox requeue {facts.id}`"
+            f"{only}, {name}, and that is no longer in the settings: put it back, or the mail becomes uncertain when "
+            "its turn comes"
         )
     return f"{only}: {_relay(standing, facts.now)}" if _refuses(standing, facts) else None
 
@@ -188,8 +196,8 @@ def _refuses(relay: Standing, facts: Facts) -> bool:
 def _relay(relay: Standing, now: datetime) -> str:
     by = f" by {relay.changed_by}" if relay.state is RelayState.PAUSED and relay.changed_by else ""
     said = (
-        f"relay {relay.name} is paused"
-        f"{f' since {told(relay.changed_at, now)}' if relay.changed_at else ''}{by}"
+        f"relay {relay.name} "
+        f"{f'has been paused since {told(relay.changed_at, now)}' if relay.changed_at else 'is paused'}{by}"
         f"{f' because {_quoted(relay.reason)}' if relay.reason else ''}"
     )
     until = told(now + timedelta(seconds=relay.seconds_left), now) if relay.resting and relay.seconds_left else None
@@ -200,7 +208,7 @@ def _relay(relay: Standing, now: datetime) -> str:
             return f"{said}, and one mail is trying it"
         case RelayState.OPEN:
             settings = ", which a person should mend" if relay.latched else ""
-            return f"{said}{settings}, and one mail tries it {f'at {until}' if until else 'with the next drain'}"
+            return f"{said}{settings}, and one mail will try it {f'at {until}' if until else 'with the next drain'}"
         case RelayState.CLOSED:
             return f"{said}, until {until}"
 
@@ -220,14 +228,18 @@ def _sending(facts: Facts) -> str:
     assert facts.lease_expires_at is not None
     since = told(min(facts.lease_expires_at - facts.lease, facts.now), facts.now)
     what = f"being sent to relay {facts.relay}" if facts.relay else "being composed"
-    return f"is {what} by worker {facts.claimed_by} since {since}"
+    return f"is {what} by worker {facts.claimed_by}, which began at {since}"
 
 
 def _abandoned(facts: Facts) -> str:
-    then = "goes back to the queue" if facts.status is Status.CLAIMED else "may have gone, and is judged"
-    return (
-        f"was left by worker {facts.claimed_by}, whose lease ended at {_lease_end(facts)}; it {then} with the next reap"
-    )
+    reaper = "the reaper, which beat and `outbox drain` start,"
+    if facts.status is Status.CLAIMED:
+        then = f"it did not send the mail, and {reaper} puts it back in the queue"
+    elif facts.relay is None:
+        then = f"it composed the mail and did not send it, and {reaper} decides what follows"
+    else:
+        then = f"relay {facts.relay} may have sent it, and {reaper} decides what follows"
+    return f"was left by worker {facts.claimed_by}, whose lease ended at {_lease_end(facts)}; {then}"
 
 
 def _lapsed(facts: Facts) -> bool:
@@ -246,7 +258,7 @@ def _sent(facts: Facts) -> str:
     when = _finalized(facts)
     if facts.last is not None and facts.last.outcome is Outcome.SENT:
         return f"was sent at {when} by relay {facts.last.relay}, which said {_words(facts)}"
-    return f"counts as sent since {when}{f': {facts.last_error}' if facts.last_error else ''}"
+    return f"has counted as sent since {when}{f': {facts.last_error}' if facts.last_error else ''}"
 
 
 def _cancelled(facts: Facts) -> str:
@@ -254,23 +266,27 @@ def _cancelled(facts: Facts) -> str:
 
 
 def _uncertain(facts: Facts) -> str:
-    since = f" since {told(facts.last.finished_at, facts.now)}" if facts.last else ""
+    been = f"has been uncertain since {told(facts.last.finished_at, facts.now)}" if facts.last else "is uncertain"
     relay = facts.relay or (facts.last.relay if facts.last else None)
     who = f"relay {relay}" if relay else "the relay"
     return (
-        f"is uncertain{since}: {who} may have sent it ({_words(facts)}); find out there, then "
-        f"`outbox resolve {facts.id} sent|requeue|dead`"
+        f"{been}: {who} may have sent it ({_words(facts)}); look for its Message-ID (`outbox show {facts.id}`) in the "
+        f"log of that relay, then `outbox resolve {facts.id} sent|requeue|dead`"
     )
 
 
 def _dead(facts: Facts) -> str:
     assert facts.dead_reason is not None
-    return f"is dead since {_finalized(facts)}: {_OF_DEATH[facts.dead_reason](facts)}"
+    return f"has been dead since {_finalized(facts)}: {_OF_DEATH[facts.dead_reason](facts)}"
 
 
 def _rejected(facts: Facts) -> str:
     relay = f"relay {facts.last.relay}" if facts.last else "the relay"
-    return f"{relay} refused it for good with {_words(facts)}"
+    refused = f"{relay} refused it for good with {_words(facts)}"
+    if facts.suppression is None:
+        return refused
+    target = facts.suppression.target
+    return f"{refused}; {target} is suppressed, until `outbox suppress --remove {target}`"
 
 
 def _exhausted(facts: Facts) -> str:
@@ -300,14 +316,19 @@ def _suppressed(facts: Facts) -> str:
 
 
 def _invalid(facts: Facts) -> str:
-    return f"it cannot be sent as a message ({facts.last_error})"
+    last = facts.last
+    if last is None or not _is_of(last, facts.last_error):
+        return f"it cannot be sent as a message ({facts.last_error})"
+    if last.stage is Stage.COMPOSE:
+        return f"its workers died while they composed it, last with {_quoted(last.reply)}"
+    return f"relay {last.relay} does not take such a message and said {_words(facts)}"
 
 
 def _suppressed_by(suppression: Suppression, now: datetime) -> str:
     until = "for good" if suppression.until is None else f"until {told(suppression.until, now)}"
     return (
-        f"{suppression.target} is suppressed since {told(suppression.created_at, now)} {until} by {suppression.source} "
-        f"because {_quoted(suppression.reason)}"
+        f"{suppression.target} has been suppressed since {told(suppression.created_at, now)} {until} "
+        f"by {suppression.source} because {_quoted(suppression.reason)}"
     )
 
 

@@ -106,7 +106,7 @@ class Gate:
             return Hold(FENCE_SECONDS, why)
         if mail.relay is not None and mail.relay not in self._names:
             return End(
-                Status.UNCERTAIN, f"{mail.relay}, which may have sent it, is no longer among the relays of the settings"
+                Status.UNCERTAIN, f"relay {mail.relay} is no longer in the settings, and no other may have this mail"
             )
         return self._find_relay(mail, token, until)
 

@@ -110,7 +110,7 @@ def drain(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
     """
     with open_database() as (settings, engine):
         if dry_run:
-            _say_what_is_due(engine, as_json=as_json)
+            _say_what_is_due(engine, settings, as_json=as_json)
             return
         with reading(engine) as connection:
             due = sum(lane.due for lane in stats.waiting(connection).values())
@@ -125,7 +125,7 @@ def drain(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
         ctx.exit(1)
 
 
-def _say_what_is_due(engine: sa.Engine, *, as_json: bool) -> None:
+def _say_what_is_due(engine: sa.Engine, settings: Settings, *, as_json: bool) -> None:
     query = (
         sa.select(QueuedEmail)
         .where(sa.text("status = 'pending'"), QueuedEmail.next_attempt_at <= utcnow())
@@ -136,15 +136,18 @@ def _say_what_is_due(engine: sa.Engine, *, as_json: bool) -> None:
         lanes = stats.waiting(connection)
         rows = session.scalars(query).all()
     due = {lane.label: waiting.due for lane, waiting in lanes.items()}
+    problem = outbox.drain.obstacle(engine, settings)
     if as_json:
-        put_json({"due": due, "first": [fields(row) for row in rows]})
+        put_json({"due": due, "problem": problem, "first": [fields(row) for row in rows]})
         return
     if rows:
         put(MailTable(rows))
     by_lane = ", ".join(f"{number:,} {label}" for label, number in due.items())
     total = sum(due.values())
     more = f"; the first {_SHOWN} are listed" if total > _SHOWN else ""
-    click.echo(f"{count(total, 'mail')} would go: {by_lane}{more}." if total else "Nothing is due.")
+    click.echo(f"{count(total, 'mail')} due: {by_lane}{more}." if total else "Nothing is due.")
+    if problem:
+        click.echo(f"But nothing would go: {problem}.", err=True)
 
 
 def _report(run: Run, *, as_json: bool) -> None:

@@ -1,19 +1,16 @@
 """`outbox list`; and how a row of the queue is shown anywhere."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import click
 import sqlalchemy as sa
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.padding import Padding
-from rich.segment import Segment
-from rich.table import Table
+from rich.text import Text
 from sqlalchemy.orm import Session
 
 from outbox.addresses import parse_mailbox
 from outbox.cli.surroundings import open_database
-from outbox.cli.terminal import cell, count, json_option, put, put_json, table
+from outbox.cli.terminal import RemarkTable, cell, count, json_option, put, put_json
 from outbox.database import reading
 from outbox.models import QueuedEmail
 from outbox.states import LEASED, Priority, Status
@@ -28,11 +25,6 @@ STYLES = {
     Status.UNCERTAIN: "yellow",
     Status.CANCELLED: "dim",
 }
-
-_WIDE = 110
-"""Columns from which an error has one of its own; below, a line."""
-
-_INDENT = 6
 
 _INDEXED = {
     Status.PENDING: "status = 'pending'",
@@ -88,42 +80,30 @@ def fields(row: QueuedEmail) -> dict[str, Any]:
     return columns | {"priority": Priority(row.priority).label}
 
 
-class MailTable:
-    """A line for each mail. Its last error has a column where there is room, and else a line of its own below."""
+class MailTable(RemarkTable):
+    """A line for each mail; what it waits for, or its last error, is the remark."""
 
-    def __init__(self, rows: Sequence[QueuedEmail]) -> None:
-        self._rows = rows
+    def __init__(self, rows: Iterable[QueuedEmail]) -> None:
+        super().__init__(
+            ("Id", "Status", "Priority", "Recipient", "Subject", "Tries", "When"),
+            "Remark",
+            ((_cells(row), row.waiting_for or row.last_error) for row in rows),
+            cut=("Recipient", "Subject"),
+            right=("Id",),
+        )
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """For rich."""
-        if options.max_width >= _WIDE and any(row.last_error for row in self._rows):
-            yield self._table("Last error")
-            return
-        header, *lines = console.render_lines(self._table(), options, pad=False)
-        yield from (*header, Segment.line())
-        for row, line in zip(self._rows, lines, strict=True):  # no cell wraps
-            yield from (*line, Segment.line())
-            if row.last_error:
-                yield Padding(cell(row.last_error, "dim"), (0, 0, 0, _INDENT))
 
-    def _table(self, *error: str) -> Table:
-        made = table(
-            "Id", "Status", "Priority", "Recipient", "Subject", "Tries", "When", *error,
-            cut=("Recipient", "Subject", "Last error"), right=("Id",),
-        )  # fmt: skip
-        for row in self._rows:
-            status = Status(row.status)
-            line = [
-                cell(row.id),
-                cell(status, STYLES[status]),
-                cell(Priority(row.priority).label),
-                cell(row.recipient),
-                cell(row.subject),
-                cell(f"{row.attempts}/{row.max_attempts}"),
-                cell(_when(row)),
-            ]
-            made.add_row(*line, *([cell(row.last_error or "", "dim")] if error else []))
-        return made
+def _cells(row: QueuedEmail) -> list[Text]:
+    status = Status(row.status)
+    return [
+        cell(row.id),
+        cell(status, STYLES[status]),
+        cell(Priority(row.priority).label),
+        cell(row.recipient),
+        cell(row.subject),
+        cell(f"{row.attempts}/{row.max_attempts}"),
+        cell(_when(row)),
+    ]
 
 
 def _when(row: QueuedEmail) -> str:

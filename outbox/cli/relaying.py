@@ -5,15 +5,16 @@ from typing import Any
 
 import click
 import sqlalchemy as sa
+from rich.text import Text
 
 from outbox import breaker
 from outbox.breaker import Standing
 from outbox.cli.surroundings import open_database, who
-from outbox.cli.terminal import cell, json_option, put, put_json, safe, table
+from outbox.cli.terminal import RemarkTable, cell, json_option, put, put_json, safe
 from outbox.database import reading, utcnow
 from outbox.settings import Settings
 from outbox.states import RelayState
-from outbox.times import told
+from outbox.times import distance
 
 _STYLES = {
     RelayState.CLOSED: "green",
@@ -38,18 +39,9 @@ def relays(*, as_json: bool) -> None:
     if as_json:
         put_json(lines)
         return
-    made = table("Relay", "State", "Reason", "Since", "Until", "Failures", "By", cut=("Reason",), right=("Failures",))
-    for line in lines:
-        remark = "latched" if line["latched"] else "resting" if line["state"] == "closed" and line["until"] else ""
-        made.add_row(
-            cell(line["name"]),
-            cell(f"{line['state']} ({remark})" if remark else line["state"], _STYLES[line["state"]]),
-            cell(line["reason"]),
-            *(cell(moment and told(moment, now)) for moment in (line["since"], line["until"])),
-            cell(line["failures"]),
-            cell(line["by"]),
-        )
-    put(made)
+    columns = ("Relay", "State", "Since", "Until", "Failures")
+    rows = ((_cells(line, now), _remark(line)) for line in lines)
+    put(RemarkTable(columns, "Reason (by)", rows, cut=("Relay",), right=("Failures",), whole=True))
 
 
 @click.command()
@@ -84,6 +76,20 @@ def resume(relay: str | None, *, as_json: bool) -> None:
         put_json({"relay": name, "resumed": resumed})
     else:
         click.echo(safe(f"Mail goes to {name} again." if resumed else f"Nothing had stopped mail to {name}."))
+
+
+def _cells(line: dict[str, Any], now: datetime) -> list[Text]:
+    more = "latched" if line["latched"] else "resting" if line["state"] == "closed" and line["until"] else ""
+    return [
+        cell(line["name"]),
+        cell(f"{line['state']} ({more})" if more else line["state"], _STYLES[line["state"]]),
+        *(cell(moment and distance(moment, now)) for moment in (line["since"], line["until"])),
+        cell(line["failures"]),
+    ]
+
+
+def _remark(line: dict[str, Any]) -> str:
+    return " ".join(filter(None, (line["reason"], line["by"] and f"({line['by']})")))
 
 
 def _known(settings: Settings, name: str | None) -> str:

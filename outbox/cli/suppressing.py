@@ -4,14 +4,16 @@ from datetime import datetime
 
 import click
 import sqlalchemy as sa
+from rich.text import Text
 
 from outbox import suppressions
 from outbox.cli.queueing import moment
 from outbox.cli.surroundings import open_database, who
-from outbox.cli.terminal import cell, json_option, put, put_json, safe, table
+from outbox.cli.terminal import RemarkTable, cell, json_option, put, put_json, safe
 from outbox.database import reading
 from outbox.errors import OutboxError
-from outbox.times import clock
+from outbox.suppressions import Suppression
+from outbox.times import clock, distance
 
 
 @click.command()
@@ -62,11 +64,13 @@ def _list(connection: sa.Connection, *, as_json: bool) -> None:
     if not found:
         click.echo("Nobody is suppressed.", err=True)
         return
-    made = table("Target", "Reason", "By", "Since", "Until", cut=("Target", "Reason"))
-    for target, reason, source, until, created_at in found:
-        ends = clock(until) if until else "for good"
-        made.add_row(cell(target), cell(reason), cell(source), cell(clock(created_at)), cell(ends))
-    put(made)
+    columns = ("Target", "By", "Since", "Until")
+    put(RemarkTable(columns, "Reason", ((_cells(line), line.reason) for line in found), cut=columns[:2], whole=True))
+
+
+def _cells(line: Suppression) -> list[Text]:
+    ends = distance(line.until) if line.until else "for good"
+    return [cell(line.target), cell(line.source), cell(distance(line.created_at)), cell(ends)]
 
 
 def _add(connection: sa.Connection, target: str, reason: str, until: datetime | None, *, as_json: bool) -> None:
@@ -74,8 +78,8 @@ def _add(connection: sa.Connection, target: str, reason: str, until: datetime | 
     if as_json:
         put_json(added._asdict())
     else:
-        ends = f"until {clock(added.until)}" if added.until else "for good"
-        click.echo(safe(f"{added.target} gets no mail: {ends}."))
+        ends = clock(added.until) if added.until else f"`outbox suppress --remove {added.target}`"
+        click.echo(safe(f"No mail goes to {added.target} until {ends}."))
 
 
 def _remove(connection: sa.Connection, target: str, *, as_json: bool) -> None:

@@ -12,12 +12,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 UNBOUNDED = 100_000
 """Columns of output that goes to a file or a pipe: nothing is cut there."""
+
+WIDE = 110
+"""Columns from which a remark has one of its own; below, lines."""
+
+_INDENT = 6
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: its keys stay, its times are UTC.")
 
@@ -52,6 +59,46 @@ def table(*fixed: str, cut: Sequence[str] = (), right: Sequence[str] = ()) -> Ta
     for name in fixed:
         made.add_column(name, no_wrap=name not in cut, justify="right" if name in right else "left")
     return made
+
+
+class RemarkTable:
+    """A line for each row. Its remark has a column where there is room, and else lines of its own below."""
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        remark: str,
+        rows: Iterable[tuple[Sequence[Text], str | None]],
+        *,
+        cut: Sequence[str] = (),
+        right: Sequence[str] = (),
+        whole: bool = False,
+    ) -> None:
+        """`remark`: the name of its column. `whole`: rather than cut, it goes on in the next line."""
+        self._columns, self._remark = columns, remark
+        self._rows = [(cells, text) for cells, text in rows]
+        self._cut, self._right, self._whole = cut, right, whole
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """For rich."""
+        if options.max_width >= WIDE and any(remark for _, remark in self._rows):
+            yield self._table(self._remark)
+            return
+        header, *lines = console.render_lines(self._table(), options, pad=False)
+        yield from (*header, Segment.line())
+        for (_, remark), line in zip(self._rows, lines, strict=True):  # no cell wraps
+            yield from (*line, Segment.line())
+            if remark:
+                yield Padding(self._text(remark), (0, 0, 0, _INDENT))
+
+    def _table(self, *remark: str) -> Table:
+        made = table(*self._columns, *remark, cut=(*self._cut, *remark), right=self._right)
+        for cells, text in self._rows:
+            made.add_row(*cells, *([self._text(text or "")] if remark else []))
+        return made
+
+    def _text(self, remark: str) -> Text:
+        return Text(safe(remark), style="dim", overflow="fold") if self._whole else cell(remark, "dim")
 
 
 def put(*parts: RenderableType) -> None:

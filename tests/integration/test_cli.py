@@ -217,7 +217,7 @@ def test_a_dry_run_touches_nothing(cli: Cli, smtp: SmtpServer, engine: sa.Engine
     before = _dump(engine)
     result = cli("drain", "--dry-run")
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[-1] == "61 mails would go: 1 high, 60 normal, 0 low; the first 50 are listed."
+    assert result.stdout.splitlines()[-1] == "61 mails due: 1 high, 60 normal, 0 low; the first 50 are listed."
     assert "later@x.example" not in result.stdout
     found = json.loads(cli("drain", "--dry-run", "--json").stdout)
     assert found["due"] == {"high": 1, "normal": 60, "low": 0}
@@ -225,6 +225,22 @@ def test_a_dry_run_touches_nothing(cli: Cli, smtp: SmtpServer, engine: sa.Engine
     assert list(found["first"][0]) == ROW_KEYS
     assert _dump(engine) == before
     assert not smtp.events
+
+
+def test_a_dry_run_says_why_nothing_would_go(cli: Cli, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    _queue(engine, "a@x.example")
+    cli("pause", "--reason", "moving house")
+    result = cli("drain", "--dry-run")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "1 mail due: 0 high, 1 normal, 0 low.")
+    assert result.stderr.startswith("But nothing would go: no relay takes mail: ")
+    assert "(moving house)" in result.stderr
+    assert "(moving house)" in json.loads(cli("drain", "--dry-run", "--json").stdout)["problem"]
+    cli("resume")
+    assert cli("drain", "--dry-run").stderr == ""
+    monkeypatch.setenv("OUTBOX_ENVIRONMENT", "another")
+    cli("adopt", "--yes")
+    monkeypatch.setenv("OUTBOX_ENVIRONMENT", "staging")
+    assert "run `outbox adopt`" in cli("drain", "--dry-run").stderr
 
 
 def test_a_dry_run_with_nothing_due(cli: Cli) -> None:
@@ -373,9 +389,15 @@ def test_the_list_fits_the_terminal(cli: Cli, engine: sa.Engine, columns: int, m
     assert [line.split()[0] for line in lines] == ["Id", "2", "1", "rcpt:"][: 4 if columns < 110 else 3]
     assert "a-rather-lo" in lines[2]
     assert "pending" in lines[2]
-    assert ("Last error" in lines[0]) == (columns >= 110)
+    assert ("Remark" in lines[0]) == (columns >= 110)
     for verb in (["show", "1"], ["stats"]):
         assert max(map(len, cli(*verb).stdout.splitlines())) <= columns
+
+
+def test_the_list_says_what_a_mail_waits_for(cli: Cli, engine: sa.Engine) -> None:
+    _queue(engine, "a@x.example")
+    _update(engine, "a@x.example", last_error="rcpt: greylisted", waiting_for="a@x.example is not on the list")
+    assert cli("list").stdout.endswith("  a@x.example is not on the list\n")
 
 
 def test_no_mail_steers_the_terminal(cli: Cli, engine: sa.Engine) -> None:

@@ -67,14 +67,14 @@ def state(engine: sa.Engine) -> breaker.Standing:
 def test_why_is_a_sentence(cli: Cli, engine: sa.Engine) -> None:
     rows.add(engine, **DEAD | {"last_error": f"rcpt: {EVIL}"})
     said = done(cli("why", "1"))
-    assert re.fullmatch(r"Mail 1 is dead since .*: rcpt: \\x1b.*; `outbox requeue 1` tries again\.\n", said)
+    assert re.fullmatch(r"Mail 1 has been dead since .*: rcpt: \\x1b.*; `outbox requeue 1` tries again\.\n", said)
     assert not set(EVIL) & {"\x1b", "\x07", "\u202e"} & set(said)
     found = json.loads(done(cli("why", "1", "--json")))
     assert list(found) == ["id", "why"]
     assert EVIL in found["why"]
     shown = done(cli("show", "1"))
-    assert shown.startswith("Mail 1 is dead since ")
-    assert json.loads(done(cli("show", "1", "--json")))["why"].startswith("Mail 1 is dead since ")
+    assert shown.startswith("Mail 1 has been dead since ")
+    assert json.loads(done(cli("show", "1", "--json")))["why"].startswith("Mail 1 has been dead since ")
     refused(cli("why", "9"), 1, "there is no mail 9: `outbox list` shows the newest")
 
 
@@ -119,8 +119,8 @@ def test_what_is_no_id(cli: Cli, verb: str, id_: str) -> None:
 @pytest.mark.parametrize(
     ("resolution", "status", "sentence"),
     [
-        ("sent", "sent", "Mail 1 counts as sent since "),
-        ("requeue", "pending", "Mail 1 is due since "),
+        ("sent", "sent", "Mail 1 has counted as sent since "),
+        ("requeue", "pending", "Mail 1 has been due since "),
         ("dead", "dead", f"given up while uncertain, by {who()}; `outbox requeue 1` tries again"),
     ],
 )
@@ -149,9 +149,9 @@ def test_pause_and_resume_the_only_relay(cli: Cli, engine: sa.Engine) -> None:
     paused = state(engine)
     assert (paused.state, paused.reason, paused.changed_by) == (RelayState.PAUSED, "moving house", who())
     rows.add(engine)
-    assert f"relay {RELAY} is paused since " in done(cli("why", "1"))
+    assert f"relay {RELAY} has been paused since " in done(cli("why", "1"))
     (line,) = done(cli("relays")).splitlines()[1:]
-    assert re.match(rf"{RELAY}  paused  moving house  \d\d:.* ago\)  -  +0  {who()}$", line)
+    assert re.match(rf"{RELAY}  paused  \d s ago  - +0  moving house \({who()}\)$", line)
 
     assert done(cli("resume")) == f"Mail goes to {RELAY} again.\n"
     assert state(engine).available
@@ -188,7 +188,7 @@ def test_relays_show_what_the_workers_met(cli: Cli, engine: sa.Engine, two_relay
     shown = done(cli("relays"))
     assert "open (latched)" in shown
     assert "closed (resting)" in shown
-    assert "(in 1 min)" in shown
+    assert "  in 1 min  " in shown
     assert "\x1b" not in shown
     first, second = json.loads(done(cli("relays", "--json")))
     assert list(first) == ["name", "state", "latched", "reason", "since", "until", "failures", "by"]
@@ -201,10 +201,12 @@ def test_relays_show_what_the_workers_met(cli: Cli, engine: sa.Engine, two_relay
 
 def test_suppress_list_and_remove(cli: Cli, engine: sa.Engine) -> None:
     assert cli("suppress", "--list").stderr == "Nobody is suppressed.\n"
-    assert done(cli("suppress", "Ann@X.example", "--reason", "bounced")) == "ann@x.example gets no mail: for good.\n"
+    assert done(cli("suppress", "Ann@X.example", "--reason", "bounced")) == (
+        "No mail goes to ann@x.example until `outbox suppress --remove ann@x.example`.\n"
+    )
     until = (from_now(3600) + timedelta(seconds=30)).isoformat()
     said = done(cli("suppress", "Y.example", "--reason", f"moved {until}", "--until", until))
-    assert re.fullmatch(r"y\.example gets no mail: until .* \(in 1 h\)\.\n", said)
+    assert re.fullmatch(r"No mail goes to y\.example until .* \(in 1 h\)\.\n", said)
     lines = done(cli("suppress", "--list")).splitlines()
     assert [line.split()[0] for line in lines] == ["Target", "ann@x.example", "y.example"]
     assert "for good" in lines[1]
@@ -255,6 +257,28 @@ def test_a_reason_steers_no_terminal(cli: Cli, engine: sa.Engine) -> None:
     assert r"\x1b]0;owned\x07\u202e" in done(cli("suppress", "--list"))
 
 
+@pytest.mark.parametrize("columns", [80, 140])
+def test_no_reason_is_cut_off(
+    cli: Cli, engine: sa.Engine, two_relays: None, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    reason = (
+        "the new data centre is not ready yet, and the old one has no power: ask Grace before you resume this, please"
+    )
+    done(cli("pause", "mx2.example:25", "--reason", reason))
+    done(cli("suppress", "a.recipient.with.a.long.name@subsidiary.example", "--reason", reason))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for verb, *whole in (
+        (["relays"], "mx2.example:25  paused"),
+        (["suppress", "--list"], "a.recipient.with", "for good"),
+    ):
+        shown = done(cli(*verb))
+        assert max(map(len, shown.splitlines())) <= columns
+        assert all(words in shown for words in whole)
+        wrapped = shown if columns < 110 else "\n".join(line[60:] for line in shown.splitlines())
+        assert reason in " ".join(wrapped.split()) or columns > 110
+        assert all(word in shown for word in reason.split())
+
+
 def test_from_dead_to_sent(cli: Cli, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole life: refused, suppressed by the relay's word, forgiven, requeued, and delivered."""
     monkeypatch.setenv("SMTP_FROM_EMAIL", "shop@x.example")
@@ -268,9 +292,9 @@ def test_from_dead_to_sent(cli: Cli, engine: sa.Engine, monkeypatch: pytest.Monk
         relay = f"{server.host}:{server.port}"
         assert f'relay {relay} refused it for good with "550 5.1.1 no such user"' in done(cli("why", "1"))
         done(cli(*queue))
-        assert "ann@x.example is suppressed since " in done(cli("why", "2"))
+        assert "ann@x.example has been suppressed since " in done(cli("why", "2"))
         done(cli("requeue", "2"))
-        assert "but will not be sent, for ann@x.example is suppressed" in done(cli("why", "2"))
+        assert "but will not be sent, for ann@x.example has been suppressed" in done(cli("why", "2"))
         assert "1 dead" in cli("drain").stdout
 
         server.script = lambda event: None

@@ -49,10 +49,10 @@ def tried(engine: sa.Engine, id_: int, outcome: Outcome, code: int, reply: str) 
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({}, "is due since T and waits for a worker."),
+        ({}, "has been due since T, and waits for a worker."),
         (
             {"scheduled_at": SOON, "next_attempt_at": SOON},
-            "is scheduled until T.",
+            "is scheduled for T.",
         ),
         (
             {"next_attempt_at": SOON, "attempts": 2, "last_error": "rcpt: greylisted"},
@@ -63,17 +63,18 @@ def tried(engine: sa.Engine, id_: int, outcome: Outcome, code: int, reply: str) 
             "is held back until T: 14/second to x.",
         ),
         ({"status": Status.CANCELLED, **FINAL}, "was cancelled at T; `outbox requeue 1` sends it after all."),
-        ({"status": Status.SENT, "sent_at": from_now(-9), **FINAL}, "counts as sent since T."),
+        ({"status": Status.SENT, "sent_at": from_now(-9), **FINAL}, "has counted as sent since T."),
         (
             {"status": Status.UNCERTAIN, "relay": FIRST, "last_error": "dot: no answer"},
             (
-                f'is uncertain: relay {FIRST} may have sent it ("dot: no answer"); find out there, then '
+                f'is uncertain: relay {FIRST} may have sent it ("dot: no answer"); look for its '
+                "Message-ID (`outbox show 1`) in the log of that relay, then "
                 "`outbox resolve 1 sent|requeue|dead`."
             ),
         ),
         (
             {"status": Status.DEAD, "dead_reason": DeadReason.INVALID, "last_error": "no text", **FINAL},
-            "is dead since T: it cannot be sent as a message (no text).",
+            "has been dead since T: it cannot be sent as a message (no text).",
         ),
     ],
 )
@@ -86,8 +87,8 @@ def test_a_row_by_itself(engine: sa.Engine, columns: dict[str, Any], said: str) 
     ("status", "relay", "said"),
     [
         (Status.CLAIMED, None, "is with worker worker-1, which begins it by T or gives it back."),
-        (Status.SENDING, None, "is being composed by worker worker-1 since T."),
-        (Status.SENDING, FIRST, f"is being sent to relay {FIRST} by worker worker-1 since T."),
+        (Status.SENDING, None, "is being composed by worker worker-1, which began at T."),
+        (Status.SENDING, FIRST, f"is being sent to relay {FIRST} by worker worker-1, which began at T."),
     ],
 )
 def test_in_a_workers_hands(engine: sa.Engine, status: Status, relay: str | None, said: str) -> None:
@@ -106,12 +107,12 @@ def test_in_a_workers_hands(engine: sa.Engine, status: Status, relay: str | None
         (
             Outcome.REJECTED,
             {"status": Status.DEAD, "dead_reason": DeadReason.REJECTED, "last_error": "rcpt: so be it"},
-            f'is dead since T: relay {FIRST} refused it for good with "{{}}".',
+            f'has been dead since T: relay {FIRST} refused it for good with "{{}}".',
         ),
         (
             Outcome.DEFERRED,
             {"status": Status.DEAD, "dead_reason": DeadReason.EXHAUSTED, "last_error": "rcpt: so be it", "attempts": 5},
-            'is dead since T: all of its 5 attempts failed, the last with "{}"; `outbox requeue 1` tries again.',
+            'has been dead since T: all of its 5 attempts failed, the last with "{}"; `outbox requeue 1` tries again.',
         ),
     ],
 )
@@ -125,23 +126,27 @@ def test_paused_relays(engine: sa.Engine) -> None:
     (id_,) = rows.add(engine)
     with engine.begin() as connection:
         breaker.pause(connection, FIRST, "moving house", "ada@office")
-    assert why(engine, id_) == "is due since T and waits for a worker.", "the other relay takes it"
+    assert why(engine, id_) == "has been due since T, and waits for a worker.", "the other relay takes it"
     with engine.begin() as connection:
         breaker.pause(connection, SECOND, "moving, too", "ada@office")
     assert why(engine, id_) == (
-        f"is due since T, but nothing can be sent: relay {FIRST} is paused since T by ada@office because "
-        f'"moving house", until `outbox resume {FIRST}`; relay {SECOND} is paused since T by ada@office because '
+        f"has been due since T, but nothing can be sent: relay {FIRST} has been paused since T by ada@office because "
+        f'"moving house", until `outbox resume {FIRST}`; relay {SECOND} has been paused since T by ada@office because '
         f'"moving, too", until `outbox resume {SECOND}`.'
     )
 
 
 def test_bound_to_a_relay(engine: sa.Engine) -> None:
     (bound,), (orphan,) = rows.add(engine, relay=FIRST), rows.add(engine, relay="old.example:25")
-    assert why(engine, bound) == "is due since T and waits for a worker."
-    assert "old.example:25, which may have had it already and is not in the settings any more" in why(engine, orphan)
+    assert why(engine, bound) == "has been due since T, and waits for a worker."
+    assert "may have had it already, old.example:25, and that is no longer in the settings: put it" in why(
+        engine, orphan
+    )
     with engine.begin() as connection:
         breaker.pause(connection, FIRST, "moving house", "ada@office")
-    assert f"goes through no other relay than {FIRST}, which may have had it already: relay" in why(engine, bound)
+    assert f"through no relay but the one that may have had it already: relay {FIRST} has been paused" in why(
+        engine, bound
+    )
 
 
 def test_suppressed(engine: sa.Engine) -> None:
@@ -151,24 +156,24 @@ def test_suppressed(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         suppressions.add(connection, "x.example", "asked us to stop", "ada@office", from_now(3600))
     assert why(engine, id_) == (
-        'is dead since T: x.example is suppressed since T until T by ada@office because "asked us to stop"; '
-        f"`outbox suppress --remove x.example` lifts that, then `outbox requeue {id_}`."
+        'has been dead since T: x.example has been suppressed since T until T by ada@office because "asked us to '
+        f'stop"; `outbox suppress --remove x.example` lifts that, then `outbox requeue {id_}`.'
     )
     (pending,) = rows.add(engine, recipient="bob@x.example")
-    assert "will not be sent, for x.example is suppressed since T" in why(engine, pending)
+    assert "will not be sent, for x.example has been suppressed since T" in why(engine, pending)
 
 
 def test_behind_the_fence(engine: sa.Engine) -> None:
     (id_,) = rows.add(engine)
     said = why(engine, id_, outbox_allow_recipients="example.org")
     assert said.startswith(
-        "is due since T, but will be held back: ann@example.com is not among OUTBOX_ALLOW_RECIPIENTS"
+        "has been due since T, but will be held back: ann@example.com is not among OUTBOX_ALLOW_RECIPIENTS"
     )
 
 
 def test_a_database_of_another_environment(engine: sa.Engine) -> None:
     (id_,) = rows.add(engine)
-    assert why(engine, id_) == "is due since T and waits for a worker."
+    assert why(engine, id_) == "has been due since T, and waits for a worker."
     with engine.connect() as connection:
         assert connection.scalar(sa.select(EmailEnvironment.name)) is None, "to look does not adopt it"
     with engine.begin() as connection:

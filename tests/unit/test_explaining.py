@@ -53,16 +53,19 @@ RETRIED = {"next_attempt_at": at(32), "attempts": 2, **GREYLISTED}
 
 SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
     # --- pending
-    (Status.PENDING, {}, "is due since 09:57:00 (3 min ago) and waits for a worker"),
+    (Status.PENDING, {}, "has been due since 09:57:00 (3 min ago), and waits for a worker"),
     (
         Status.PENDING,
         {"waiting_for": "14/second to mx1:25"},
-        "is due since 09:57:00 (3 min ago), was held back before (14/second to mx1:25) and waits for a worker",
+        (
+            "has been due since 09:57:00 (3 min ago), was held back until then (14/second to mx1:25), and waits for"
+            " a worker"
+        ),
     ),
     (
         Status.PENDING,
         {"scheduled_at": at(60 * 48), "next_attempt_at": at(60 * 48)},
-        "is scheduled until 2026-11-24 10:00 (in 2 d)",
+        "is scheduled for 2026-11-24 10:00 (in 2 d)",
     ),
     (Status.PENDING, RETRIED, 'is waiting for retry 3 of 5 after "451 greylisted" until 10:32:00 (in 32 min)'),
     (
@@ -79,7 +82,7 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
     (
         Status.PENDING,
         {"held": "ann@x.example is not on the list"},
-        "is due since 09:57:00 (3 min ago), but will be held back: ann@x.example is not on the list",
+        "has been due since 09:57:00 (3 min ago), but will be held back: ann@x.example is not on the list",
     ),
     (
         Status.PENDING,
@@ -89,81 +92,85 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
     (
         Status.PENDING,
         {"not_ours": "this database holds the mail of 'production'"},
-        "is due since 09:57:00 (3 min ago), but this database holds the mail of 'production'",
+        "has been due since 09:57:00 (3 min ago), but this database holds the mail of 'production'",
     ),
     (
         Status.PENDING,
         {"expires_at": at(-1)},
-        "is due since 09:57:00 (3 min ago), but expired at 09:59:00 (1 min ago) and will not be sent any more",
+        "has been due since 09:57:00 (3 min ago), but expired at 09:59:00 (1 min ago) and will not be sent",
     ),
     (
         Status.PENDING,
         RETRIED | {"expires_at": at(20)},
         (
-            'is waiting for retry 3 of 5 after "451 greylisted" until 10:32:00 (in 32 min), but expires at 10:20:00 '
-            "(in 20 min) and will not be sent any more"
+            'is waiting for retry 3 of 5 after "451 greylisted" until 10:32:00 (in 32 min), but expires before '
+            "that, at 10:20:00 (in 20 min) and will not be sent"
         ),
     ),
     (
         Status.PENDING,
         {"suppression": DOMAIN},
         (
-            "is due since 09:57:00 (3 min ago), but will not be sent, for x.example is suppressed since 09:50:00 "
-            '(10 min ago) until 11:30:00 (in 1 h) by ada@office because "asked us to stop"'
+            "has been due since 09:57:00 (3 min ago), but will not be sent, for x.example has been suppressed since"
+            ' 09:50:00 (10 min ago) until 11:30:00 (in 1 h) by ada@office because "asked us to stop"'
         ),
+    ),
+    (
+        Status.PENDING,
+        {"attempts": 2, **GREYLISTED},
+        ('has been due since 09:57:00 (3 min ago), for retry 3 of 5 after "451 greylisted", and waits for a worker'),
     ),
     # --- pending, and its relays
     (
         Status.PENDING,
         {"relays": [PAUSED]},
         (
-            "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx1:25 is paused since 09:00:00 (1 h "
-            "ago) "
-            'by ada@office because "moving house", until `outbox resume mx1:25`'
+            "has been due since 09:57:00 (3 min ago), but nothing can be sent: relay mx1:25 has been paused since "
+            '09:00:00 (1 h ago) by ada@office because "moving house", until `outbox resume mx1:25`'
         ),
     ),
     (
         Status.PENDING,
         {"relays": [PAUSED, DOWN]},
         (
-            "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx1:25 is paused since 09:00:00 (1 h "
-            "ago) "
-            'by ada@office because "moving house", until `outbox resume mx1:25`; relay mx2:25 is paused since 09:57:00 '
-            '(3 min ago) because "connect: refused", and one mail tries it at 10:02:00 (in 2 min)'
+            "has been due since 09:57:00 (3 min ago), but nothing can be sent: relay mx1:25 has been paused since "
+            '09:00:00 (1 h ago) by ada@office because "moving house", until `outbox resume mx1:25`; relay mx2:25 '
+            'has been paused since 09:57:00 (3 min ago) because "connect: refused", and one mail will try it at '
+            "10:02:00 (in 2 min)"
         ),
     ),
-    (Status.PENDING, {"relays": [DOWN, OPEN]}, "is due since 09:57:00 (3 min ago) and waits for a worker"),
+    (Status.PENDING, {"relays": [DOWN, OPEN]}, "has been due since 09:57:00 (3 min ago), and waits for a worker"),
     (
         Status.PENDING,
         {"relays": [PROBE]},
         (
-            "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx2:25 is paused since 09:57:00 "
-            '(3 min ago) because "connect: refused", and one mail tries it with the next drain'
+            "has been due since 09:57:00 (3 min ago), but nothing can be sent: relay mx2:25 has been paused since "
+            '09:57:00 (3 min ago) because "connect: refused", and one mail will try it with the next drain'
         ),
     ),
     (
         Status.PENDING,
         {"relays": [PROBED]},
         (
-            "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx2:25 is paused since 09:57:00 "
-            '(3 min ago) because "connect: refused", and one mail is trying it'
+            "has been due since 09:57:00 (3 min ago), but nothing can be sent: relay mx2:25 has been paused since "
+            '09:57:00 (3 min ago) because "connect: refused", and one mail is trying it'
         ),
     ),
     (
         Status.PENDING,
         {"relays": [LATCHED]},
         (
-            "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx2:25 is paused since 09:57:00 "
-            '(3 min ago) because "auth: 535 no", which a person should mend, and one mail tries it at 10:10:00 (in 10 '
-            "min)"
+            "has been due since 09:57:00 (3 min ago), but nothing can be sent: relay mx2:25 has been paused since "
+            '09:57:00 (3 min ago) because "auth: 535 no", which a person should mend, and one mail will try it at '
+            "10:10:00 (in 10 min)"
         ),
     ),
     (
         Status.PENDING,
         {"relays": [RESTING]},
         (
-            "is due since 09:57:00 (3 min ago), but nothing can be sent: relay mx2:25 is paused since 09:59:00 "
-            '(1 min ago) because "mail: 4.7.0 slowly", until 10:00:30 (in 30 s)'
+            "has been due since 09:57:00 (3 min ago), but nothing can be sent: relay mx2:25 has been paused since "
+            '09:59:00 (1 min ago) because "mail: 4.7.0 slowly", until 10:00:30 (in 30 s)'
         ),
     ),
     # A short pause is over long before this mail is due; a person's is not.
@@ -176,35 +183,32 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.PENDING,
         RETRIED | {"relays": [PAUSED]},
         (
-            'is waiting for retry 3 of 5 after "451 greylisted" until 10:32:00 (in 32 min), but nothing can be sent: '
-            "relay "
-            'mx1:25 is paused since 09:00:00 (1 h ago) by ada@office because "moving house", until `outbox resume '
-            "mx1:25`"
+            'is waiting for retry 3 of 5 after "451 greylisted" until 10:32:00 (in 32 min), but nothing can be '
+            'sent: relay mx1:25 has been paused since 09:00:00 (1 h ago) by ada@office because "moving house", '
+            "until `outbox resume mx1:25`"
         ),
     ),
     (
         Status.PENDING,
         {"relay": "mx2:25", "relays": [OPEN, DOWN]},
         (
-            "is due since 09:57:00 (3 min ago), but it goes through no other relay than mx2:25, which may have had it "
-            'already: relay mx2:25 is paused since 09:57:00 (3 min ago) because "connect: refused", and one mail '
-            "tries it "
-            "at 10:02:00 (in 2 min)"
+            "has been due since 09:57:00 (3 min ago), but it may go through no relay but the one that may have had "
+            'it already: relay mx2:25 has been paused since 09:57:00 (3 min ago) because "connect: refused", and '
+            "one mail will try it at 10:02:00 (in 2 min)"
         ),
     ),
     (
         Status.PENDING,
         {"relay": "mx1:25", "relays": [OPEN, DOWN]},
-        "is due since 09:57:00 (3 min ago) and waits for a worker",
+        "has been due since 09:57:00 (3 min ago), and waits for a worker",
     ),
     (
         Status.PENDING,
         {"relay": "old:25", "relays": [OPEN]},
         (
-            "is due since 09:57:00 (3 min ago), but it goes through no other relay than old:25, which may have had it "
-            "already and is not in the settings any more: put it back there, or call it back with `outbox cancel 7` "
-            "and "
-            "then have it go through any with `outbox requeue 7`"
+            "has been due since 09:57:00 (3 min ago), but it may go through no relay but the one that may have had "
+            "it already, old:25, and that is no longer in the settings: put it back, or the mail becomes uncertain "
+            "when its turn comes"
         ),
     ),
     # --- in a worker's hands
@@ -217,24 +221,30 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         Status.CLAIMED,
         LEASED | {"lease_expires_at": at(-2)},
         (
-            "was left by worker celery@a:1, whose lease ended at 09:58:00 (2 min ago); it goes back to the queue with "
-            "the "
-            "next reap"
+            "was left by worker celery@a:1, whose lease ended at 09:58:00 (2 min ago); it did not send the mail, "
+            "and the reaper, which beat and `outbox drain` start, puts it back in the queue"
         ),
     ),
-    (Status.SENDING, LEASED, "is being composed by worker celery@a:1 since 09:59:00 (1 min ago)"),
+    (Status.SENDING, LEASED, "is being composed by worker celery@a:1, which began at 09:59:00 (1 min ago)"),
     (
         Status.SENDING,
         LEASED | {"relay": "mx1:25"},
-        "is being sent to relay mx1:25 by worker celery@a:1 since 09:59:00 (1 min ago)",
+        "is being sent to relay mx1:25 by worker celery@a:1, which began at 09:59:00 (1 min ago)",
     ),
     (
         Status.SENDING,
         LEASED | {"relay": "mx1:25", "lease_expires_at": at(-2)},
         (
-            "was left by worker celery@a:1, whose lease ended at 09:58:00 (2 min ago); it may have gone, and is "
-            "judged with "
-            "the next reap"
+            "was left by worker celery@a:1, whose lease ended at 09:58:00 (2 min ago); relay mx1:25 may have sent "
+            "it, and the reaper, which beat and `outbox drain` start, decides what follows"
+        ),
+    ),
+    (
+        Status.SENDING,
+        LEASED | {"lease_expires_at": at(-2)},
+        (
+            "was left by worker celery@a:1, whose lease ended at 09:58:00 (2 min ago); it composed the mail and did"
+            " not send it, and the reaper, which beat and `outbox drain` start, decides what follows"
         ),
     ),
     # --- over
@@ -246,91 +256,114 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
     (
         Status.SENT,
         LOST | {"last_error": "resolved as sent by ada@office"},
-        "counts as sent since 09:58:00 (2 min ago): resolved as sent by ada@office",
+        "has counted as sent since 09:58:00 (2 min ago): resolved as sent by ada@office",
     ),
     (Status.CANCELLED, {}, "was cancelled at 09:58:00 (2 min ago); `outbox requeue 7` sends it after all"),
     (
         Status.UNCERTAIN,
         LOST,
         (
-            'is uncertain since 09:59:00 (1 min ago): relay mx1:25 may have sent it ("dot: no answer within 600 s"); '
-            "find "
-            "out there, then `outbox resolve 7 sent|requeue|dead`"
+            'has been uncertain since 09:59:00 (1 min ago): relay mx1:25 may have sent it ("dot: no answer within '
+            '600 s"); look for its Message-ID (`outbox show 7`) in the log of that relay, then `outbox resolve 7 '
+            "sent|requeue|dead`"
         ),
     ),
     (
         Status.UNCERTAIN,
         {"relay": "old:25", "last_error": "old:25 is no longer among the relays"},
         (
-            'is uncertain: relay old:25 may have sent it ("old:25 is no longer among the relays"); find out there, '
-            "then "
-            "`outbox resolve 7 sent|requeue|dead`"
+            'is uncertain: relay old:25 may have sent it ("old:25 is no longer among the relays"); look for its '
+            "Message-ID (`outbox show 7`) in the log of that relay, then `outbox resolve 7 sent|requeue|dead`"
         ),
     ),
     # --- dead
     (
         Status.DEAD,
         {"dead_reason": DeadReason.REJECTED, **attempt(Outcome.REJECTED, "5.1.1 no such user", 550)},
-        'is dead since 09:58:00 (2 min ago): relay mx1:25 refused it for good with "550 5.1.1 no such user"',
+        ('has been dead since 09:58:00 (2 min ago): relay mx1:25 refused it for good with "550 5.1.1 no such user"'),
+    ),
+    (
+        Status.DEAD,
+        {"dead_reason": DeadReason.REJECTED, **attempt(Outcome.REJECTED, "5.1.1 no", 550), "suppression": BOUNCED},
+        (
+            'has been dead since 09:58:00 (2 min ago): relay mx1:25 refused it for good with "550 5.1.1 no"; '
+            "ann@x.example is suppressed, until `outbox suppress --remove ann@x.example`"
+        ),
     ),
     (
         Status.DEAD,
         {"dead_reason": DeadReason.EXHAUSTED, "attempts": 5, **GREYLISTED},
         (
-            'is dead since 09:58:00 (2 min ago): all of its 5 attempts failed, the last with "451 greylisted"; '
-            "`outbox requeue 7` tries again"
+            'has been dead since 09:58:00 (2 min ago): all of its 5 attempts failed, the last with "451 '
+            'greylisted"; `outbox requeue 7` tries again'
         ),
     ),
     (
         Status.DEAD,
         {"dead_reason": DeadReason.EXHAUSTED, "attempts": 2, **GREYLISTED},
         (
-            'is dead since 09:58:00 (2 min ago): it had grown too old for another attempt after "451 greylisted"; '
-            "`outbox requeue 7` tries again"
+            'has been dead since 09:58:00 (2 min ago): it had grown too old for another attempt after "451 '
+            'greylisted"; `outbox requeue 7` tries again'
         ),
     ),
     (
         Status.DEAD,
         {"dead_reason": DeadReason.EXHAUSTED, **LOST, "last_error": "given up while uncertain, by ada@office"},
-        "is dead since 09:58:00 (2 min ago): given up while uncertain, by ada@office; `outbox requeue 7` tries again",
+        (
+            "has been dead since 09:58:00 (2 min ago): given up while uncertain, by ada@office; `outbox requeue 7` "
+            "tries again"
+        ),
     ),
     (
         Status.DEAD,
         {"dead_reason": DeadReason.EXPIRED, "expires_at": at(-5), "last_error": "expired before its turn came"},
-        "is dead since 09:58:00 (2 min ago): it expired at 09:55:00 (5 min ago) unsent",
+        "has been dead since 09:58:00 (2 min ago): it expired at 09:55:00 (5 min ago) unsent",
     ),
     (
         Status.DEAD,
         {"dead_reason": DeadReason.EXPIRED, "expires_at": at(5), **GREYLISTED},
         (
-            "is dead since 09:58:00 (2 min ago): it expires at 10:05:00 (in 5 min), before it could be tried again "
-            "after "
-            '"451 greylisted"'
+            "has been dead since 09:58:00 (2 min ago): it expires at 10:05:00 (in 5 min), before it could be tried "
+            'again after "451 greylisted"'
         ),
     ),
     (
         Status.DEAD,
         {"dead_reason": DeadReason.SUPPRESSED, "last_error": BOUNCED.reason, "suppression": BOUNCED},
         (
-            "is dead since 09:58:00 (2 min ago): ann@x.example is suppressed since 2026-11-21 10:00 (1 d ago) for "
-            "good by "
-            'mx1:25 because "rcpt: 5.1.1 no such user"; `outbox suppress --remove ann@x.example` lifts that, then '
-            "`outbox "
-            "requeue 7`"
+            "has been dead since 09:58:00 (2 min ago): ann@x.example has been suppressed since 2026-11-21 10:00 (1 "
+            'd ago) for good by mx1:25 because "rcpt: 5.1.1 no such user"; `outbox suppress --remove ann@x.example`'
+            " lifts that, then `outbox requeue 7`"
         ),
     ),
     (
         Status.DEAD,
         {"dead_reason": DeadReason.SUPPRESSED, "last_error": "complained"},
         (
-            'is dead since 09:58:00 (2 min ago): its recipient was suppressed then because "complained" and is not any '
-            "more; `outbox requeue 7` tries again"
+            'has been dead since 09:58:00 (2 min ago): its recipient was suppressed then because "complained" and '
+            "is not any more; `outbox requeue 7` tries again"
         ),
     ),
     (
         Status.DEAD,
         {"dead_reason": DeadReason.INVALID, "last_error": "cannot be composed: KeyError('x')"},
-        "is dead since 09:58:00 (2 min ago): it cannot be sent as a message (cannot be composed: KeyError('x'))",
+        (
+            "has been dead since 09:58:00 (2 min ago): it cannot be sent as a message (cannot be composed: "
+            "KeyError('x'))"
+        ),
+    ),
+    (
+        Status.DEAD,
+        {"dead_reason": DeadReason.INVALID, **attempt(Outcome.DEFERRED, "w1 vanished", None, Stage.COMPOSE)},
+        ('has been dead since 09:58:00 (2 min ago): its workers died while they composed it, last with "w1 vanished"'),
+    ),
+    (
+        Status.DEAD,
+        {"dead_reason": DeadReason.INVALID, **attempt(Outcome.REJECTED, "5.3.4 too big", 552)},
+        (
+            'has been dead since 09:58:00 (2 min ago): relay mx1:25 does not take such a message and said "552 '
+            '5.3.4 too big"'
+        ),
     ),
 ]
 
