@@ -11,33 +11,16 @@ is down rests 1, 2, 4, 8 and then always 10 of them; one that does not take our 
 those; one that wants less of us a sixth, doubling up to 10.
 """
 
-import logging
-import threading
-import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from outbox.database import Statement, UtcDateTime, Words, reading
+from outbox.database import Statement, UtcDateTime, Words
 from outbox.endpoints import Endpoint
-from outbox.relay import Report
-from outbox.settings import Settings
-from outbox.states import Outcome, RelayState, Stage
-
-log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 5.0
-"""For how long a process believes what it read: so soon all of them know of a pause."""
-
-REFUSED_SENDERS = 3
-"""Mails in a row whose sender the relay refuses: then it is not the mails', it is the login's or the relay's fault."""
-
-_LONGEST = 10
-_MISCONFIGURED = 15
-_THROTTLED = 1 / 6
+from outbox.states import RelayState
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +61,16 @@ class Standing:
     def wants_probe(self) -> bool:
         """Its pause is over, or the mail that was to try was never heard of again."""
         return self.state in {RelayState.OPEN, RelayState.HALF_OPEN} and not self.resting
+
+
+class Rest(NamedTuple):
+    """How long a relay is to be left alone, in seconds: `base`, doubling with each rest in a row up to `most`."""
+
+    state: RelayState  # `open`: one mail tries when it is over; `closed`: all may go then
+    reason: str
+    base: float
+    most: float
+    latched: bool = False
 
 
 def _standings(sql: Words) -> str:
@@ -170,6 +163,22 @@ def take_probe(connection: sa.Connection, name: str, token: str, lease: float) -
     return _TAKE_PROBE(connection, name=name, token=token, lease=lease).first() is not None
 
 
+def give_probe_back(connection: sa.Connection, token: str) -> None:
+    """half_open -> open, if it was this claim that should try: it learned nothing, and another may try at once."""
+    _GIVE_PROBE_BACK(connection, token=token)
+
+
+def rest(connection: sa.Connection, name: str, rest: Rest, token: str, worker: str) -> bool:
+    """Leave a relay alone. False if somebody else has said so already, or a person has paused it."""
+    changed = _PAUSE_FOR(connection, name=name, token=token, worker=worker, **rest._asdict())
+    return changed.first() is not None
+
+
+def recover(connection: sa.Connection, name: str, token: str, worker: str) -> bool:
+    """The relay answers: its probe says so or, where it only rested, anybody."""
+    return _RECOVER(connection, name=name, token=token, worker=worker).first() is not None
+
+
 def pause(connection: sa.Connection, name: str, reason: str, who: str) -> None:
     """Nothing goes to this relay until a person resumes it."""
     _PAUSE(connection, name=name, reason=reason, who=who)
@@ -178,120 +187,3 @@ def pause(connection: sa.Connection, name: str, reason: str, who: str) -> None:
 def resume(connection: sa.Connection, name: str, who: str) -> bool:
     """Whatever held it back, mail may go to this relay again. False if nothing did."""
     return _RESUME(connection, name=name, who=who).first() is not None
-
-
-class Breaker:
-    """What a process knows of its relays, and what it learns. Shared by its threads."""
-
-    def __init__(self, engine: sa.Engine, settings: Settings, worker: str) -> None:
-        self._engine = engine
-        self._endpoints = settings.endpoints
-        self._base = settings.outbox_retry_base_seconds
-        self._worker = worker
-        self._lock = threading.Lock()
-        self._standings: Mapping[str, Standing] = {}
-        self._read_at: float | None = None
-        self._refused_senders: Counter[str] = Counter()
-
-    def choose(self, token: str, bound: str | None) -> Endpoint | None:
-        """The relay for a mail of the claim `token`: the first that is available; None if none is.
-
-        A claim that is a probe tries its relay and no other. `bound`: the one relay that may have had the mail already;
-        as a probe of another relay it is of no use, and takes its own way.
-        """
-        standings = self._current()
-        allowed = [e for e in self._endpoints if bound in (None, e.name)]
-        probed = [e for e in allowed if standings[e.name].probe_token == token]
-        return next(iter(probed or [e for e in allowed if standings[e.name].available]), None)
-
-    def why_not(self, name: str) -> tuple[str, float]:
-        """Why a relay takes no mail, and seconds until it is worth asking again."""
-        standing = self._current()[name]
-        seconds = standing.seconds_left if standing.resting else None
-        return str(standing), seconds or self._base
-
-    def weigh(self, endpoint: Endpoint, report: Report) -> Report:
-        """The report, seen with those before it: the sender of the third mail in a row is not the mail's fault."""
-        with self._lock:
-            if not report.sender_refused:
-                if self._refused_senders and report.stage in {Stage.RCPT, Stage.DATA, Stage.DOT}:
-                    del self._refused_senders[endpoint.name]
-                return report
-            self._refused_senders[endpoint.name] += 1
-            if self._refused_senders[endpoint.name] < REFUSED_SENDERS:
-                return report
-        return replace(report, outcome=Outcome.RELAY_MISCONFIGURED)
-
-    def learn(self, endpoint: Endpoint, report: Report, token: str) -> None:
-        """What a conversation says about its relay."""
-        said = f"{report.stage}: {report.reply}"
-        match report.outcome:
-            case Outcome.RELAY_DOWN:
-                self._rest(endpoint, RelayState.OPEN, said, token, self._base, self._base * _LONGEST)
-            case Outcome.RELAY_MISCONFIGURED:
-                seconds = self._base * _MISCONFIGURED
-                self._rest(endpoint, RelayState.OPEN, said, token, seconds, seconds, latched=True)
-            case Outcome.THROTTLED if not report.of_a_domain:
-                self._rest(endpoint, RelayState.CLOSED, said, token, self._base * _THROTTLED, self._base * _LONGEST)
-            case _ if report.code is None and self._is_probe(token, endpoint.name):
-                # It got in and was left without an answer. Tried again at once, each mail would pay for it.
-                self._rest(endpoint, RelayState.OPEN, said, token, self._base, self._base * _LONGEST)
-            case _:
-                self._recover(endpoint, token, answered=report.code is not None)
-
-    def rest(self, endpoint: Endpoint, seconds: float, why: str, token: str) -> None:
-        """Leave a relay alone for a while, although nothing is wrong with it."""
-        self._rest(endpoint, RelayState.CLOSED, why, token, seconds, seconds)
-
-    def give_probe_back(self, token: str) -> None:
-        """If this claim was a probe that learned nothing, another may try at once."""
-        if any(standing.probe_token == token for standing in self._standings.values()):
-            with self._engine.begin() as connection:
-                _GIVE_PROBE_BACK(connection, token=token)
-                self.look(connection)
-
-    def look(self, connection: sa.Connection) -> None:
-        """Read how the relays stand."""
-        self._standings = standings(connection, self._endpoints)
-        self._read_at = time.monotonic()
-
-    def _is_probe(self, token: str, name: str) -> bool:
-        standing = self._standings.get(name)
-        return standing is not None and standing.probe_token == token
-
-    def _current(self) -> Mapping[str, Standing]:
-        if self._read_at is None or time.monotonic() - self._read_at > LOOK_SECONDS:
-            with reading(self._engine) as connection:
-                self.look(connection)
-        return self._standings
-
-    def _rest(  # noqa: PLR0917
-        self,
-        endpoint: Endpoint,
-        state: RelayState,
-        reason: str,
-        token: str,
-        base: float,
-        most: float,
-        *,
-        latched: bool = False,
-    ) -> None:
-        with self._engine.begin() as connection:
-            changed = _PAUSE_FOR(
-                connection, name=endpoint.name, state=state, reason=reason, latched=latched, token=token,
-                base=base, most=most, worker=self._worker,
-            ).first()  # fmt: skip
-            self.look(connection)
-        if changed:
-            log.warning("relay %s: no mail goes there for a while: %s", endpoint.name, reason)
-
-    def _recover(self, endpoint: Endpoint, token: str, *, answered: bool) -> None:
-        standing = self._standings.get(endpoint.name)
-        troubled = standing is not None and (standing.failures or standing.probe_token)
-        if not (troubled and answered):
-            return
-        with self._engine.begin() as connection:
-            changed = _RECOVER(connection, name=endpoint.name, token=token, worker=self._worker).first()
-            self.look(connection)
-        if changed:
-            log.info("relay %s: mail goes there again", endpoint.name)

@@ -93,7 +93,7 @@ class Courier:
             raise
         finally:
             self._ledger.release([*held, *(Release(mail.id, token) for mail in rest)])
-        self._gate.breaker.give_probe_back(token)
+            self._gate.relays.give_probe_back(token)
         return statuses
 
     def stop(self) -> None:
@@ -137,7 +137,7 @@ class Courier:
     def _deliver(self, mail: Mail, endpoint: Endpoint, composer: Composer, token: str) -> Status:
         """Compose, converse, settle. Raises LeaseLost, when nothing was sent."""
         try:
-            data = self._compose(mail, composer)
+            data = self._compose(mail, composer, endpoint)
             started = time.monotonic()
             report = self._converse(mail, endpoint, data)
         except InvalidAddress as error:
@@ -155,8 +155,9 @@ class Courier:
         self._gate.learn(mail, endpoint, report, token)
         return status
 
-    def _compose(self, mail: Mail, composer: Composer) -> bytes:
-        if mail.standing.deaths:
+    def _compose(self, mail: Mail, composer: Composer, endpoint: Endpoint) -> bytes:
+        # With a connection at hand: a worker that dies while it waits for one does not die of this mail.
+        if mail.standing.deaths and self._relay(endpoint).reach():
             # Workers died before they could say a word about this mail. Should it kill this one, its row shows it.
             self._begin(mail, None)()
         try:
@@ -172,7 +173,7 @@ class Courier:
         recipient, data = fence.redirected(self._settings, mail.recipient, data)
         begin = partial(self._begin, mail, endpoint.name)
         report = self._relay(endpoint).send(mail.sender, recipient, data, begin, deadline=deadline)
-        return self._gate.breaker.weigh(endpoint, report)
+        return self._gate.relays.weigh(endpoint, report)
 
     def _begin(self, mail: Mail, relay: str | None) -> Callable[[], None]:
         own_token = mail.next_token = f"{mail.token.partition('.')[0]}.{secrets.token_hex(4)}"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from outbox import fence, suppressions
-from outbox.breaker import Breaker
 from outbox.chunk import Mail
 from outbox.endpoints import Endpoint
 from outbox.rates import Rates
 from outbox.relay import Report
+from outbox.relays import Relays
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, Status
 
@@ -77,7 +77,7 @@ class Gate:
     def __init__(
         self, engine: sa.Engine, settings: Settings, worker: str, rates: Rates, stopping: threading.Event
     ) -> None:
-        self.breaker = Breaker(engine, settings, worker)
+        self.relays = Relays(engine, settings, worker)
         self._settings = settings
         self._rates = rates
         self._stopping = stopping
@@ -87,7 +87,7 @@ class Gate:
     def prepare(self, connection: sa.Connection, mails: Iterable[Mail]) -> bool:
         """Look at the relays, and note who of a chunk is suppressed. False if the database is not ours to send from."""
         mails = list(mails)
-        self.breaker.look(connection)  # this claim may be a probe
+        self.relays.look(connection)  # this claim may be a probe
         found = suppressions.find(connection, {mail.recipient for mail in mails})
         for mail in mails:
             mail.suppressed = found.get(mail.recipient)
@@ -98,6 +98,8 @@ class Gate:
 
         That is a `time.monotonic()`. Each wait is short, but when it is over another may be faster, time and again.
         """
+        if mail.expired and mail.relay is not None:
+            return End(Status.UNCERTAIN, f"expired, and {mail.relay} may have sent it")
         if mail.expired:
             return End(Status.DEAD, "expired before its turn came", DeadReason.EXPIRED)
         if mail.suppressed is not None:
@@ -112,27 +114,29 @@ class Gate:
 
     def learn(self, mail: Mail, endpoint: Endpoint, report: Report, token: str) -> None:
         """What a conversation says about its relay, and about the recipient's domain there."""
-        self.breaker.learn(endpoint, report, token)
+        self.relays.learn(endpoint, report, token)
         if report.of_a_domain:
             self._rates.penalise(endpoint, self._domain(mail))
         elif report.outcome is Outcome.SENT:
             self._rates.forgive(endpoint, self._domain(mail))
 
     def _find_relay(self, mail: Mail, token: str, until: float) -> Endpoint | Hold | Shut:
-        while endpoint := self.breaker.choose(token, mail.relay):
+        while endpoint := self.relays.choose(token, mail.relay):
             wait = self._rates.wait(endpoint, self._domain(mail))
             if wait is None:
                 return endpoint
             if wait.domain is not None:
                 apart = wait.rate.get_expiry() / wait.rate.amount if wait.rate else APART
                 return Hold(self._turns.next((endpoint.name, wait.domain), wait.seconds, apart), wait.why)
+            if wait.seconds > PATIENCE and self.relays.is_probe(token, endpoint):
+                return Shut()  # the probe goes back, and the relay stays as it was
             if wait.seconds > PATIENCE:
-                self.breaker.rest(endpoint, wait.seconds, wait.why, token)
+                self.relays.rest(endpoint, wait.seconds, wait.why, token)
             elif time.monotonic() + wait.seconds > until or self._stopping.wait(wait.seconds):
                 return Shut()
         if mail.relay is None:
             return Shut()
-        why, seconds = self.breaker.why_not(mail.relay)
+        why, seconds = self.relays.why_not(mail.relay)
         return Hold(seconds, f"{why}; it may have sent this mail already, so no other relay may")
 
     def _domain(self, mail: Mail) -> str:

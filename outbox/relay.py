@@ -112,6 +112,15 @@ class Relay(SMTPBackend):
             self._hang_up()
             raise
 
+    def reach(self) -> bool:
+        """Have a connection. What stands in the way, if anything does, `send` will report."""
+        try:
+            self._connect()
+        except _TROUBLE:
+            self._hang_up()
+            return False
+        return True
+
     def close(self) -> None:
         """Say goodbye to the relay, if it is there. Never raises."""
         client, self._client = self._client, None

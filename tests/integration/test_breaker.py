@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import breaker
-from outbox.breaker import Breaker, Standing
+from outbox import breaker, relays
+from outbox.breaker import Standing
 from outbox.models import EmailRelay
 from outbox.relay import Report
+from outbox.relays import Relays
 from outbox.settings import Settings
 from outbox.states import Outcome, RelayState, Stage
 from tests.rows import from_now
@@ -28,8 +29,8 @@ REFUSED_SENDER = Report(Outcome.REJECTED, Stage.MAIL, 550, "5.7.1 not you", send
 
 
 @pytest.fixture
-def process(engine: sa.Engine) -> Breaker:
-    return Breaker(engine, SETTINGS, "worker-1")
+def process(engine: sa.Engine) -> Relays:
+    return Relays(engine, SETTINGS, "worker-1")
 
 
 def standing(engine: sa.Engine, name: str = ONE.name) -> Standing:
@@ -47,7 +48,7 @@ def probe(engine: sa.Engine, token: str = "probe") -> bool:
         return breaker.take_probe(connection, ONE.name, token, 120)
 
 
-def look(process: Breaker) -> None:
+def look(process: Relays) -> None:
     with process._engine.connect() as connection:
         process.look(connection)
 
@@ -56,7 +57,7 @@ def near(seconds: float) -> Any:
     return pytest.approx(seconds, abs=5)
 
 
-def test_the_first_relay_is_used_until_it_is_in_trouble(engine: sa.Engine, process: Breaker) -> None:
+def test_the_first_relay_is_used_until_it_is_in_trouble(engine: sa.Engine, process: Relays) -> None:
     assert process.choose("t", None) == ONE
     process.learn(ONE, DOWN, "t")
     assert process.choose("t", None) == TWO
@@ -64,7 +65,7 @@ def test_the_first_relay_is_used_until_it_is_in_trouble(engine: sa.Engine, proce
     assert process.choose("t", None) is None
 
 
-def test_a_mail_that_one_relay_may_have_goes_to_no_other(process: Breaker) -> None:
+def test_a_mail_that_one_relay_may_have_goes_to_no_other(process: Relays) -> None:
     assert process.choose("t", TWO.name) == TWO
     process.learn(TWO, DOWN, "t")
     assert process.choose("t", TWO.name) is None
@@ -73,7 +74,7 @@ def test_a_mail_that_one_relay_may_have_goes_to_no_other(process: Breaker) -> No
     assert seconds == near(BASE)
 
 
-def test_nothing_is_written_while_all_is_well(engine: sa.Engine, process: Breaker) -> None:
+def test_nothing_is_written_while_all_is_well(engine: sa.Engine, process: Relays) -> None:
     for report in (SENT, LOST, UNCERTAIN, Report(Outcome.DEFERRED, Stage.RCPT, 451, "later"), REFUSED_SENDER):
         process.learn(ONE, report, "t")
     with engine.connect() as connection:
@@ -81,18 +82,18 @@ def test_nothing_is_written_while_all_is_well(engine: sa.Engine, process: Breake
 
 
 def test_other_processes_know_within_seconds(
-    engine: sa.Engine, process: Breaker, monkeypatch: pytest.MonkeyPatch
+    engine: sa.Engine, process: Relays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Breaker(engine, SETTINGS, "worker-2")
+    other = Relays(engine, SETTINGS, "worker-2")
     assert other.choose("t", None) == ONE
     process.learn(ONE, DOWN, "t")
     assert other.choose("t", None) == ONE
-    monkeypatch.setattr(breaker, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(relays, "LOOK_SECONDS", 0)
     assert other.choose("t", None) == TWO
 
 
 def test_many_conversations_meet_the_same_trouble_once(engine: sa.Engine) -> None:
-    processes = [Breaker(engine, SETTINGS, f"worker-{number}") for number in range(4)]
+    processes = [Relays(engine, SETTINGS, f"worker-{number}") for number in range(4)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda number: processes[number % 4].learn(ONE, DOWN, "t"), range(16)))
     assert standing(engine).failures == 1
@@ -109,7 +110,7 @@ def test_many_conversations_meet_the_same_trouble_once(engine: sa.Engine) -> Non
     ids=lambda value: getattr(value, "outcome", None),
 )
 def test_pauses_grow_while_nothing_goes_well(
-    engine: sa.Engine, process: Breaker, report: Report, state: RelayState, pauses: list[float], *, latched: bool
+    engine: sa.Engine, process: Relays, report: Report, state: RelayState, pauses: list[float], *, latched: bool
 ) -> None:
     for seconds in pauses:
         process.learn(ONE, report, "probe")
@@ -131,7 +132,7 @@ class TestProbe:
     """One mail tries."""
 
     @pytest.fixture(autouse=True)
-    def _its_pause_is_over(self, engine: sa.Engine, process: Breaker) -> None:
+    def _its_pause_is_over(self, engine: sa.Engine, process: Relays) -> None:
         process.learn(ONE, DOWN, "t")
         change(engine, paused_until=from_now(-1))
 
@@ -142,13 +143,13 @@ class TestProbe:
         assert sorted(taken) == [False, False, False, True]
         assert not standing(engine).wants_probe
 
-    def test_its_claim_goes_to_that_relay_and_others_do_not(self, engine: sa.Engine, process: Breaker) -> None:
+    def test_its_claim_goes_to_that_relay_and_others_do_not(self, engine: sa.Engine, process: Relays) -> None:
         probe(engine)
         look(process)
         assert process.choose("probe", None) == ONE
         assert process.choose("another", None) == TWO
 
-    def test_a_mail_that_may_not_go_there_takes_its_own_way(self, engine: sa.Engine, process: Breaker) -> None:
+    def test_a_mail_that_may_not_go_there_takes_its_own_way(self, engine: sa.Engine, process: Relays) -> None:
         """Else it would be held, and be the probe again when that is over, for as long as no other mail is due."""
         probe(engine)
         look(process)
@@ -158,14 +159,14 @@ class TestProbe:
 
     @pytest.mark.parametrize("outcome", [Outcome.SENT, Outcome.DEFERRED, Outcome.REJECTED])
     def test_an_answer_of_any_kind_closes_the_circuit(
-        self, engine: sa.Engine, process: Breaker, outcome: Outcome
+        self, engine: sa.Engine, process: Relays, outcome: Outcome
     ) -> None:
         probe(engine)
         look(process)
         process.learn(ONE, Report(outcome, Stage.DOT, 250, "..."), "probe")
         assert standing(engine) == Standing(ONE.name, changed_at=standing(engine).changed_at, changed_by="worker-1")
 
-    def test_only_its_own_answer_does(self, engine: sa.Engine, process: Breaker) -> None:
+    def test_only_its_own_answer_does(self, engine: sa.Engine, process: Relays) -> None:
         probe(engine)
         look(process)
         process.learn(ONE, SENT, "somebody who was in the middle of a conversation")
@@ -175,7 +176,7 @@ class TestProbe:
 
     @pytest.mark.parametrize("report", [LOST, UNCERTAIN], ids=lambda report: report.outcome)
     def test_that_is_left_without_an_answer_found_it_down(
-        self, engine: sa.Engine, process: Breaker, report: Report
+        self, engine: sa.Engine, process: Relays, report: Report
     ) -> None:
         probe(engine)
         look(process)
@@ -190,7 +191,7 @@ class TestProbe:
         assert standing(engine).wants_probe
         assert probe(engine, "next")
 
-    def test_that_learned_nothing_lets_another_go_at_once(self, engine: sa.Engine, process: Breaker) -> None:
+    def test_that_learned_nothing_lets_another_go_at_once(self, engine: sa.Engine, process: Relays) -> None:
         probe(engine)
         look(process)
         process.give_probe_back("another")
@@ -199,7 +200,7 @@ class TestProbe:
         assert standing(engine).wants_probe
 
 
-def test_trouble_with_the_settings_is_latched_on_top_of_being_down(engine: sa.Engine, process: Breaker) -> None:
+def test_trouble_with_the_settings_is_latched_on_top_of_being_down(engine: sa.Engine, process: Relays) -> None:
     process.learn(ONE, DOWN, "t")
     process.learn(ONE, WRONG, "t")
     assert standing(engine).latched
@@ -207,7 +208,7 @@ def test_trouble_with_the_settings_is_latched_on_top_of_being_down(engine: sa.En
     assert standing(engine).latched
 
 
-def test_a_straggler_does_not_close_what_another_opened(engine: sa.Engine, process: Breaker) -> None:
+def test_a_straggler_does_not_close_what_another_opened(engine: sa.Engine, process: Relays) -> None:
     process.learn(ONE, DOWN, "t")
     process.learn(ONE, SENT, "t")
     assert standing(engine).state is RelayState.OPEN
@@ -217,7 +218,7 @@ class TestPerson:
     """What a person says holds until a person says otherwise."""
 
     @pytest.mark.parametrize("before", [None, DOWN, WRONG, BUSY])
-    def test_pauses_and_resumes(self, engine: sa.Engine, process: Breaker, before: Report | None) -> None:
+    def test_pauses_and_resumes(self, engine: sa.Engine, process: Relays, before: Report | None) -> None:
         if before:
             process.learn(ONE, before, "t")
         with engine.begin() as connection:
@@ -235,7 +236,7 @@ class TestPerson:
         assert process.choose("t", None) == ONE
         assert standing(engine).changed_by == "bob"
 
-    def test_resumes_what_is_latched(self, engine: sa.Engine, process: Breaker) -> None:
+    def test_resumes_what_is_latched(self, engine: sa.Engine, process: Relays) -> None:
         process.learn(ONE, WRONG, "t")
         with engine.begin() as connection:
             assert breaker.resume(connection, ONE.name, "ada")
@@ -248,24 +249,24 @@ class TestPerson:
 class TestRefusedSenders:
     """Two mails may have a bad sender; three in a row are not the mails' fault."""
 
-    def test_the_third_is_the_relays(self, process: Breaker) -> None:
+    def test_the_third_is_the_relays(self, process: Relays) -> None:
         outcomes = [process.weigh(ONE, REFUSED_SENDER).outcome for _ in range(4)]
         assert outcomes == [Outcome.REJECTED] * 2 + [Outcome.RELAY_MISCONFIGURED] * 2
 
-    def test_a_mail_whose_sender_is_welcome_ends_the_row(self, process: Breaker) -> None:
+    def test_a_mail_whose_sender_is_welcome_ends_the_row(self, process: Relays) -> None:
         for between in (SENT, Report(Outcome.REJECTED, Stage.RCPT, 550, "5.1.1 who?")):
             for _ in range(2):
                 assert process.weigh(ONE, REFUSED_SENDER) == REFUSED_SENDER
             assert process.weigh(ONE, between) == between
 
-    def test_each_relay_has_a_row_of_its_own(self, process: Breaker) -> None:
+    def test_each_relay_has_a_row_of_its_own(self, process: Relays) -> None:
         for endpoint in (ONE, TWO, ONE, TWO):
             assert process.weigh(endpoint, REFUSED_SENDER) == REFUSED_SENDER
         assert process.weigh(ONE, SENT) == SENT
         assert process.weigh(TWO, REFUSED_SENDER).outcome is Outcome.RELAY_MISCONFIGURED
 
 
-def test_a_relay_may_rest_although_nothing_is_wrong(engine: sa.Engine, process: Breaker) -> None:
+def test_a_relay_may_rest_although_nothing_is_wrong(engine: sa.Engine, process: Relays) -> None:
     process.rest(ONE, 1800, "its rate, 100 per 1 hour, is used up", "t")
     assert process.choose("t", None) == TWO
     assert standing(engine).seconds_left == near(1800)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import breaker, claims, fence, suppressions
+from outbox import breaker, claims, fence, relays, suppressions
 from outbox.chunk import Composer, Mail
 from outbox.claims import Begin
 from outbox.delivery import Courier
@@ -132,6 +132,15 @@ class TestUncertainMail:
         assert "old.example:25" in row.last_error
 
 
+def test_an_expired_mail_that_a_relay_may_have_sent_is_not_called_dead(engine: sa.Engine) -> None:
+    with SmtpServer() as server:
+        settings = settings_for(server)
+        (id_,) = rows.add(engine, relay=settings.endpoints[0].name, expires_at=rows.from_now(-1))
+        assert deliver(engine, settings) == {Status.UNCERTAIN: 1}
+        assert not server.mails
+    assert "may have sent it" in rows.row(engine, id_).last_error
+
+
 # --- The breaker
 
 
@@ -212,7 +221,7 @@ def test_a_probe_that_nobody_took_up_is_followed_by_one_of_another_lane(engine: 
 
 
 def test_a_pause_by_a_person_reaches_the_chunk_in_hand(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breaker, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(relays, "LOOK_SECONDS", 0)
     ids = rows.add(engine, 5)
     with SmtpServer() as server:
         settings = settings_for(server)
@@ -236,6 +245,29 @@ def test_the_third_refused_sender_in_a_row_is_not_the_mails_fault(engine: sa.Eng
     assert rows.statuses(engine, ids) == ["dead", "dead", "pending", "pending", "pending"]
     assert rows.row(engine, ids[2]).attempts == 0
     assert relay(engine, settings).latched
+
+
+def test_a_probe_whose_rate_is_used_up_says_nothing_of_the_relay(engine: sa.Engine) -> None:
+    with SmtpServer() as server:
+        settings = settings_for(server, outbox_relay_rate="1/hour")
+        rows.add(engine, 2)
+        with closing(Courier(engine, settings, "worker-1")) as courier:
+
+            def send(_: Priority, ids: list[int], token: str) -> None:
+                courier.deliver(ids, token)
+
+            drain(engine, settings, "worker-1", send)
+            assert len(server.mails) == 1
+            with engine.begin() as connection:
+                connection.execute(
+                    sa.update(EmailRelay).values(
+                        state="open", latched=True, reason="auth: no", paused_until=rows.from_now(-1)
+                    )
+                )
+            drain(engine, settings, "worker-1", send)
+        assert len(server.mails) == 1
+    found = relay(engine, settings)
+    assert (found.state, found.latched, found.reason) == (RelayState.OPEN, True, "auth: no")
 
 
 # --- Rates
@@ -462,6 +494,23 @@ def test_a_mail_that_workers_died_of_is_marked_before_it_is_composed(
     with SmtpServer() as server:
         assert deliver(engine, settings_for(server)) == {Status.SENT: 2}
     assert seen == {suspect: ("sending", None), other: ("claimed", None)}
+
+
+def test_a_mail_does_not_stand_alone_while_its_relay_is_waited_for(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    compose = Composer.compose
+
+    def look(composer: Composer, mail: Mail) -> bytes:
+        seen.append(rows.row(engine, mail.id).status)
+        return compose(composer, mail)
+
+    monkeypatch.setattr(Composer, "compose", look)
+    rows.add(engine, claims=1)
+    with SmtpServer() as server:
+        assert deliver(engine, settings_for(server, smtp_port=free_port())) == {Status.PENDING: 1}
+    assert seen == ["claimed"]
 
 
 def test_a_suspect_that_was_taken_meanwhile_is_not_sent(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
