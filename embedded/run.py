@@ -74,7 +74,6 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
     if detach:
         console.print("It stays running: ./stop_services.sh stops it.")
     else:
-        console.print("Ctrl-C stops it all.")
         _stay(supervisor, console)
 
 
@@ -211,6 +210,7 @@ def _stay(supervisor: Supervisor, console: Console) -> None:
     """Until interrupted, or until somebody else stops the services."""
     given_up: set[str] = set()
     try:
+        console.print("Ctrl-C stops it all.")  # and does, from the first moment that somebody may read it
         while supervisor.is_running():
             for service in supervisor.states():
                 if service.state == "FATAL" and service.name not in given_up:

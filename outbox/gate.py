@@ -1,6 +1,7 @@
 """What stands between a claimed mail and the relay: may it go, through which relay, and if not, why and until when."""
 
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,6 +21,13 @@ FENCE_SECONDS = 900
 
 PATIENCE = 5.0
 """Seconds that a conversation waits for its turn at the relay's rate. What takes longer waits in the table."""
+
+
+LAST_TURN = 600.0
+"""Seconds over which the mails of a domain that has to wait are spread: then the next round begins."""
+
+APART = 0.1
+"""Seconds between the mails of a domain that the relay wants to have more slowly, without saying how slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,26 @@ class Shut:
     """No relay takes mail: this one, and all that follow, go back and keep their places."""
 
 
+class Turns:
+    """When the mails of a domain that have to wait come back: one after the other.
+
+    Told the same moment, a whole backlog would come back at once, to be told the next, over and over.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], float] = {}
+
+    def next(self, key: tuple[str, str], seconds: float, apart: float) -> float:
+        """Seconds until the turn of one more mail, for which `seconds` is the least, `apart` from the one before."""
+        now = time.monotonic()
+        first = now + seconds
+        turn = max(first, self._last.get(key, 0) + apart)
+        if turn > first + LAST_TURN:
+            turn = first
+        self._last = {other: last for other, last in self._last.items() if last > now} | {key: turn}
+        return turn - now
+
+
 class Gate:
     """One for a process."""
 
@@ -53,6 +81,7 @@ class Gate:
         self._settings = settings
         self._rates = rates
         self._stopping = stopping
+        self._turns = Turns()
         self._names = {endpoint.name for endpoint in settings.endpoints}
 
     def prepare(self, connection: sa.Connection, mails: Iterable[Mail]) -> bool:
@@ -92,7 +121,8 @@ class Gate:
             if wait is None:
                 return endpoint
             if wait.domain is not None:
-                return Hold(wait.seconds, wait.why)
+                apart = wait.rate.get_expiry() / wait.rate.amount if wait.rate else APART
+                return Hold(self._turns.next((endpoint.name, wait.domain), wait.seconds, apart), wait.why)
             if wait.seconds > PATIENCE:
                 self.breaker.rest(endpoint, wait.seconds, wait.why, token)
             elif self._stopping.wait(wait.seconds):
