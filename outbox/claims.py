@@ -123,12 +123,9 @@ SELECT {columns} FROM email_queue AS q
 
 
 def _find_lapsed_sendings(sql: Words) -> str:
-    # The relay that may have had the mail in an earlier conversation: `begin` took it off the row for composing.
-    doubtful = """CASE WHEN q.claims > 1 THEN (SELECT a.relay FROM email_attempts AS a
-             WHERE a.email_id = q.id AND a.outcome = 'uncertain' ORDER BY a.number DESC LIMIT 1) END"""
     compositions = """(SELECT count(*) FROM email_attempts AS a WHERE a.email_id = q.id AND a.stage = 'compose')"""
     columns = f"""q.id, q.claim_token, q.claims, q.claimed_by, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
-       {doubtful} AS doubtful_relay, {compositions} AS compositions,
+       {compositions} AS compositions,
        {sql.seconds_since("q.lease_expires_at")} AS overdue, {standing_columns(sql)}"""
     return _lapsed(sql, columns, "sending", ":after")
 
