@@ -43,6 +43,7 @@ WHICH = st.integers(0, 1)
 # The latest token is the one that moves things; older ones must not.
 BACK = st.sampled_from([0] * 6 + [1] * 3 + [2, 3, 5, 8])
 FATES = st.sampled_from([Fate.COMMITTED] * 4 + list(Fate))
+RELAYS = st.sampled_from([None, "a:25", "b:25"])
 OUTCOMES = st.sampled_from([Outcome.SENT] * 3 + [Outcome.UNCERTAIN] * 3 + list(Outcome))
 
 
@@ -50,9 +51,6 @@ class Use(Enum):
     """What a token is good for."""
 
     BEGIN, SETTLE, BURY, RELEASE = range(4)
-
-
-RELAYS = st.sampled_from([None, "a:25", "b:25"])
 
 
 USES = st.tuples(BACK, st.sampled_from(Use), RELAYS, OUTCOMES)
