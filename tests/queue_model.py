@@ -42,7 +42,7 @@ class Token:
     """A worker's belief that a row is in its hands: the chunk's token, or a conversation's own. It may be wrong."""
 
     text: str
-    mail: Mail
+    mail: Mail = field(repr=False)
     holder: str | None = None
     """The first of the own tokens that were taken from each other. A chunk, which anybody may deliver, has none."""
     relay: str | None = None
@@ -55,7 +55,8 @@ class Token:
     def own(self, relay: str | None, *, committed: bool) -> "Token":
         """What it is exchanged for by a begin."""
         text = uuid4().hex
-        to = None if relay is None else self.mail.relay or relay
+        # One that spoke to a relay does not go back to composing.
+        to = self.relay if relay is None else self.mail.relay or relay
         return Token(text, self.mail, self.holder or text, to, committed)
 
 
@@ -72,7 +73,7 @@ class Known:
     """When the owner's lease is over."""
     doubt: str | None = None
     requeues: int = 0
-    tokens: list[Token] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list, repr=False)
     """All that were ever believed in, the latest last."""
     accepted: dict[int, Token] = field(default_factory=dict)
     """Conversations that the relay answered with 250, by the number of their claim."""

@@ -326,11 +326,20 @@ class TestReap:
         (line,) = rows.attempts(engine)
         assert (line.number, line.outcome, line.stage, line.relay) == (1, "deferred", "compose", "")
 
-    def test_a_doubt_that_a_person_has_lifted_does_not_come_back(self, engine: sa.Engine) -> None:
-        """Uncertain, requeued: any relay may have it. Then its worker died composing it."""
-        (id_,) = rows.leased(engine, Status.SENDING, "t", lease_expires_at=from_now(-5), relay=None, claims=2)
+    def test_a_mail_that_one_relay_may_have_had_is_no_other_relays(self, engine: sa.Engine) -> None:
+        """Its second claim was composing it; there its worker died."""
+        (id_,) = rows.leased(engine, Status.CLAIMED, "t", relay="relay:25", claims=2)
         with engine.begin() as connection:
             rows.add_attempt(connection, id_, 1, Outcome.UNCERTAIN)
+            claims.begin(connection, [claims.Begin(id_, "t", "composing")], -5)
+        assert reap(engine, settings()) == 1
+        assert rows.row(engine, id_).relay == "relay:25"
+
+    def test_unless_a_person_set_it_free(self, engine: sa.Engine) -> None:
+        (id_,) = rows.leased(engine, Status.CLAIMED, "t", claims=2)
+        with engine.begin() as connection:
+            rows.add_attempt(connection, id_, 1, Outcome.UNCERTAIN)
+            claims.begin(connection, [claims.Begin(id_, "t", "composing")], -5)
         assert reap(engine, settings()) == 1
         assert rows.row(engine, id_).relay is None
 
