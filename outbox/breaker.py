@@ -2,7 +2,7 @@
 
     closed --down, misconfigured--> open --paused_until--> half_open --its one mail was answered--> closed
       |  ^                           ^                         |
-      |  +-- `paused_until`          +-- the mail found it down, or was never heard of again
+      |  +-- `paused_until`          +-- the mail found it down, got no answer, or was never heard of again
       +-- throttled: closed, but resting until `paused_until`
     paused by a person: nothing changes that but a person
 
@@ -196,12 +196,13 @@ class Breaker:
     def choose(self, token: str, bound: str | None) -> Endpoint | None:
         """The relay for a mail of the claim `token`: the first that is available; None if none is.
 
-        A claim that is a probe tries its relay and no other. `bound`: the one relay that may have had the mail already.
+        A claim that is a probe tries its relay and no other. `bound`: the one relay that may have had the mail already;
+        as a probe of another relay it is of no use, and takes its own way.
         """
         standings = self._current()
-        probed = [e for e in self._endpoints if standings[e.name].probe_token == token]
-        allowed = probed or [e for e in self._endpoints if standings[e.name].available]
-        return next((e for e in allowed if bound in (None, e.name)), None)
+        allowed = [e for e in self._endpoints if bound in (None, e.name)]
+        probed = [e for e in allowed if standings[e.name].probe_token == token]
+        return next(iter(probed or [e for e in allowed if standings[e.name].available]), None)
 
     def why_not(self, name: str) -> tuple[str, float]:
         """Why a relay takes no mail, and seconds until it is worth asking again."""
@@ -232,6 +233,9 @@ class Breaker:
                 self._rest(endpoint, RelayState.OPEN, said, token, seconds, seconds, latched=True)
             case Outcome.THROTTLED if not report.of_a_domain:
                 self._rest(endpoint, RelayState.CLOSED, said, token, self._base * _THROTTLED, self._base * _LONGEST)
+            case _ if report.code is None and self._is_probe(token, endpoint.name):
+                # It got in and was left without an answer. Tried again at once, each mail would pay for it.
+                self._rest(endpoint, RelayState.OPEN, said, token, self._base, self._base * _LONGEST)
             case _:
                 self._recover(endpoint, token, answered=report.code is not None)
 
@@ -250,6 +254,10 @@ class Breaker:
         """Read how the relays stand."""
         self._standings = standings(connection, self._endpoints)
         self._read_at = time.monotonic()
+
+    def _is_probe(self, token: str, name: str) -> bool:
+        standing = self._standings.get(name)
+        return standing is not None and standing.probe_token == token
 
     def _current(self) -> Mapping[str, Standing]:
         if self._read_at is None or time.monotonic() - self._read_at > LOOK_SECONDS:

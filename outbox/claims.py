@@ -64,11 +64,11 @@ UPDATE email_queue
 RETURNING id, priority, next_attempt_at"""
 
 
-def _due_lanes(sql: Words) -> str:
+def _first_due(sql: Words) -> str:
     # Not EXISTS: where most of the history went through a lane, the planner hopes to meet a due row soon and reads it.
     return "\n UNION ALL ".join(
-        f"""SELECT {lane:d} AS priority WHERE (SELECT min(next_attempt_at) FROM email_queue
-         WHERE status = 'pending' AND priority = {lane:d}) <= {sql.now}"""
+        f"""SELECT {lane:d} AS priority, -({sql.seconds_since("min(next_attempt_at)")}) AS seconds FROM email_queue
+         WHERE status = 'pending' AND priority = {lane:d}"""
         for lane in Priority
     )
 
@@ -123,13 +123,9 @@ SELECT {columns} FROM email_queue AS q
 
 
 def _find_lapsed_sendings(sql: Words) -> str:
-    # The relay that may have had the mail in an earlier conversation: `begin` took it off the row for composing.
-    doubtful = """CASE WHEN q.claims > 1 THEN (SELECT a.relay FROM email_attempts AS a
-             WHERE a.email_id = q.id AND a.outcome = 'uncertain' ORDER BY a.number DESC LIMIT 1) END"""
     compositions = """(SELECT count(*) FROM email_attempts AS a WHERE a.email_id = q.id AND a.stage = 'compose')"""
     columns = f"""q.id, q.claim_token, q.claims, q.claimed_by, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
-       {doubtful} AS doubtful_relay, {compositions} AS compositions,
-       {sql.seconds_since("q.lease_expires_at")} AS overdue, {standing_columns(sql)}"""
+       {compositions} AS compositions, {sql.seconds_since("q.lease_expires_at")} AS overdue, {standing_columns(sql)}"""
     return _lapsed(sql, columns, "sending", ":after")
 
 
@@ -146,7 +142,7 @@ def standing_columns(sql: Words) -> str:
 
 
 _CLAIM = Statement(_claim)
-_DUE_LANES = Statement(_due_lanes)
+_FIRST_DUE = Statement(_first_due)
 _IN_FLIGHT = Statement(_in_flight)
 _BEGIN = Statement(_begin)
 _RELEASE = Statement(_release)
@@ -165,9 +161,14 @@ def claim(connection: sa.Connection, quotas: Mapping[Priority, int], worker: str
     return Claim(token, ids)
 
 
+def first_due(connection: sa.Connection) -> dict[Priority, float]:
+    """Seconds until the first pending mail of each lane is due, below 0 if it is late: one index probe each."""
+    return {Priority(row.priority): row.seconds for row in _FIRST_DUE(connection) if row.seconds is not None}
+
+
 def due_lanes(connection: sa.Connection) -> set[Priority]:
-    """The lanes in which a claim would find something: one index probe each."""
-    return {Priority(priority) for priority in _DUE_LANES(connection).scalars()}
+    """The lanes in which a claim would find something."""
+    return {lane for lane, seconds in first_due(connection).items() if seconds <= 0}
 
 
 def in_flight(connection: sa.Connection) -> dict[Priority, int]:

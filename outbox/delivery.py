@@ -30,7 +30,7 @@ from outbox.relay import Relay, Report
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement
 from outbox.states import DeadReason, Status
-from outbox.writer import patient
+from outbox.writer import is_passing, patient
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Courier:
         half_time = time.monotonic() + min((mail.lease_left for mail in rest), default=0) / 2
         try:
             while rest and time.monotonic() < half_time and not self._stopping.is_set():
-                match self._gate.check(rest[0], token):
+                match self._gate.check(rest[0], token, half_time):
                     case Shut():
                         break
                     case Hold(seconds, why):
@@ -137,10 +137,7 @@ class Courier:
     def _deliver(self, mail: Mail, endpoint: Endpoint, composer: Composer, token: str) -> Status:
         """Compose, converse, settle. Raises LeaseLost, when nothing was sent."""
         try:
-            if mail.standing.deaths:
-                # Workers died before they could say a word about this mail. Should it kill this one, its row shows it.
-                self._begin(mail, None)()
-            data = composer.compose(mail)
+            data = self._compose(mail, composer)
             started = time.monotonic()
             report = self._converse(mail, endpoint, data)
         except InvalidAddress as error:
@@ -157,6 +154,18 @@ class Courier:
         status = self._settle(mail, endpoint, report, time.monotonic() - started)
         self._gate.learn(mail, endpoint, report, token)
         return status
+
+    def _compose(self, mail: Mail, composer: Composer) -> bytes:
+        if mail.standing.deaths:
+            # Workers died before they could say a word about this mail. Should it kill this one, its row shows it.
+            self._begin(mail, None)()
+        try:
+            return composer.compose(mail)
+        except Exception as error:
+            if is_passing(error):
+                # The database went away over an attachment: no death, and to be taken back while we know the token.
+                self._ledger.release([Release(mail.id, mail.token, self._policy.base, relay=mail.relay)])
+            raise
 
     def _converse(self, mail: Mail, endpoint: Endpoint, data: bytes) -> Report:
         deadline = time.monotonic() + self._settings.outbox_lease_seconds - self._settings.smtp_dot_timeout

@@ -13,7 +13,7 @@ from outbox.claims import Claim, Release
 from outbox.database import reading
 from outbox.errors import NotRecorded
 from outbox.settings import Settings
-from outbox.states import Priority
+from outbox.states import Priority, RelayState
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,9 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
     published = 0
     for relay in relays:
         if relay.wants_probe:
-            published += _probe(engine, settings, worker, publish, relay.name, max(lanes))
+            # The lane with the most patience; but who serves it may be why nothing was heard of a probe before.
+            lane = max(lanes) if relay.state is RelayState.OPEN else min(lanes)
+            published += _probe(engine, settings, worker, publish, relay.name, lane)
     if not any(relay.available for relay in relays):
         return published
     room = {lane: settings.outbox_in_flight - busy[lane] if lane in lanes else 0 for lane in Priority}
@@ -83,17 +85,20 @@ def obstacle(engine: sa.Engine, settings: Settings) -> str | None:
     return f"no relay takes mail: {'; '.join(str(relay) for relay in relays)}"
 
 
-def wants_more(engine: sa.Engine, settings: Settings) -> bool:
-    """Whether a lane runs low while more is due in it: then the next drain need not wait for the beat."""
+def next_look(engine: sa.Engine, settings: Settings) -> float | None:
+    """Seconds until a drain would find something to do: 0 if it would now; None if nobody can tell.
+
+    A lane counts when less than half of what may be in flight is: a drain for each chunk would be too many.
+    """
     with reading(engine) as connection:
-        lanes = claims.due_lanes(connection)
-        if not lanes:
-            return False
+        first_due = claims.first_due(connection)
+        if not first_due or fence.whose(connection, settings):
+            return None
         busy = claims.in_flight(connection)
         relays = breaker.standings(connection, settings.endpoints).values()
-    return any(relay.available for relay in relays) and any(
-        busy[lane] <= settings.outbox_in_flight / 2 for lane in lanes
-    )
+    low = [seconds for lane, seconds in first_due.items() if busy[lane] <= settings.outbox_in_flight / 2]
+    open_in = [relay.seconds_left or 0 for relay in relays if relay.state is not RelayState.PAUSED]
+    return max(0, min(low), min(open_in)) if low and open_in else None
 
 
 def _claim_lease(settings: Settings) -> float:
@@ -103,7 +108,7 @@ def _claim_lease(settings: Settings) -> float:
 def _probe(  # noqa: PLR0917
     engine: sa.Engine, settings: Settings, worker: str, publish: Publish, relay: str, lane: Priority
 ) -> int:
-    """Have one mail try a relay: of the lane that has the most patience. Of two drains at once, one does it."""
+    """Have one mail of the lane try a relay. Of two drains at once, one does it."""
     quotas = {priority: int(priority is lane) for priority in Priority}
     with engine.connect() as connection, connection.begin() as transaction:
         claim = claims.claim(connection, quotas, worker, _claim_lease(settings))

@@ -1,6 +1,7 @@
 """What stands between a claimed mail and the relay: may it go, through which relay, and if not, why and until when."""
 
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,6 +21,13 @@ FENCE_SECONDS = 900
 
 PATIENCE = 5.0
 """Seconds that a conversation waits for its turn at the relay's rate. What takes longer waits in the table."""
+
+
+LAST_TURN = 600.0
+"""Seconds over which the mails of a domain that has to wait are spread: then the next round begins."""
+
+APART = 0.1
+"""Seconds between the mails of a domain that the relay wants to have more slowly, without saying how slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,26 @@ class Shut:
     """No relay takes mail: this one, and all that follow, go back and keep their places."""
 
 
+class Turns:
+    """When the mails of a domain that have to wait come back: one after the other.
+
+    Told the same moment, a whole backlog would come back at once, to be told the next, over and over.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], float] = {}
+
+    def next(self, key: tuple[str, str], seconds: float, apart: float) -> float:
+        """Seconds until the turn of one more mail, for which `seconds` is the least, `apart` from the one before."""
+        now = time.monotonic()
+        first = now + seconds
+        turn = max(first, self._last.get(key, 0) + apart)
+        if turn > first + LAST_TURN:
+            turn = first
+        self._last = {other: last for other, last in self._last.items() if last > now} | {key: turn}
+        return turn - now
+
+
 class Gate:
     """One for a process."""
 
@@ -53,6 +81,7 @@ class Gate:
         self._settings = settings
         self._rates = rates
         self._stopping = stopping
+        self._turns = Turns()
         self._names = {endpoint.name for endpoint in settings.endpoints}
 
     def prepare(self, connection: sa.Connection, mails: Iterable[Mail]) -> bool:
@@ -64,8 +93,11 @@ class Gate:
             mail.suppressed = found.get(mail.recipient)
         return fence.whose(connection, self._settings) is None
 
-    def check(self, mail: Mail, token: str) -> Endpoint | End | Hold | Shut:
-        """`token`: the claim's, which may be a probe. Waits, for a few seconds, for the relay's rate."""
+    def check(self, mail: Mail, token: str, until: float) -> Endpoint | End | Hold | Shut:
+        """`token`: the claim's, which may be a probe. Waits for the relay's rate, not beyond `until`.
+
+        That is a `time.monotonic()`. Each wait is short, but when it is over another may be faster, time and again.
+        """
         if mail.expired:
             return End(Status.DEAD, "expired before its turn came", DeadReason.EXPIRED)
         if mail.suppressed is not None:
@@ -76,7 +108,7 @@ class Gate:
             return End(
                 Status.UNCERTAIN, f"relay {mail.relay} is no longer in the settings, and no other may have this mail"
             )
-        return self._find_relay(mail, token)
+        return self._find_relay(mail, token, until)
 
     def learn(self, mail: Mail, endpoint: Endpoint, report: Report, token: str) -> None:
         """What a conversation says about its relay, and about the recipient's domain there."""
@@ -86,16 +118,17 @@ class Gate:
         elif report.outcome is Outcome.SENT:
             self._rates.forgive(endpoint, self._domain(mail))
 
-    def _find_relay(self, mail: Mail, token: str) -> Endpoint | Hold | Shut:
+    def _find_relay(self, mail: Mail, token: str, until: float) -> Endpoint | Hold | Shut:
         while endpoint := self.breaker.choose(token, mail.relay):
             wait = self._rates.wait(endpoint, self._domain(mail))
             if wait is None:
                 return endpoint
             if wait.domain is not None:
-                return Hold(wait.seconds, wait.why)
+                apart = wait.rate.get_expiry() / wait.rate.amount if wait.rate else APART
+                return Hold(self._turns.next((endpoint.name, wait.domain), wait.seconds, apart), wait.why)
             if wait.seconds > PATIENCE:
                 self.breaker.rest(endpoint, wait.seconds, wait.why, token)
-            elif self._stopping.wait(wait.seconds):
+            elif time.monotonic() + wait.seconds > until or self._stopping.wait(wait.seconds):
                 return Shut()
         if mail.relay is None:
             return Shut()

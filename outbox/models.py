@@ -122,8 +122,8 @@ class QueuedEmail(Base):
     status: Mapped[str] = mapped_column(sa.Text, default=Status.PENDING)
     priority: Mapped[int] = mapped_column(sa.SmallInteger, default=1)
     scheduled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When it was asked to go; unlike `next_attempt_at` it never moves. A mail's age counts from here, or from its
-    creation where that was later."""
+    """When it was asked to go; unlike `next_attempt_at` it moves only when a person requeues the mail. A mail's
+    age counts from here, or from its creation where that was later."""
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     attempts: Mapped[int] = mapped_column(default=0)

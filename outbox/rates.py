@@ -64,6 +64,8 @@ class Wait:
     domain: str | None
     """Which recipient domain has to wait; None: the relay is not to be handed anything."""
     why: str
+    rate: RateLimitItem | None = None
+    """What is used up, if it is a rate."""
 
 
 class _Window(NamedTuple):
@@ -175,7 +177,7 @@ class Rates:
         if window.domain is None:
             # Nothing is given back to a relay's window: until its oldest entry leaves, it need not be asked again.
             self._full[window.key] = time.monotonic() + seconds
-        return Wait(seconds, window.domain, window.why)
+        return Wait(seconds, window.domain, window.why, window.rate)
 
     def _known_full(self, windows: Iterable[_Window]) -> Wait | None:
         """A whole backlog finds the relay busy: all but the first are told so without a word to the storage."""

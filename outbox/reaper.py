@@ -78,7 +78,7 @@ def _settle_each(connection: sa.Connection, settlements: Sequence[Settlement]) -
 def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> Settlement:
     spread = random.uniform(-1, 1)  # noqa: S311 - not a secret
     if row.relay is None:
-        # Nobody had been spoken to yet.
+        # Nobody had been spoken to yet, nor is there a doubt from before: `begin` would have left it there.
         outcome, stage, doing = Outcome.DEFERRED, Stage.COMPOSE, "composing this mail"
         verdict = retry.after_death(standing(row), row.compositions, policy, spread)
     else:
@@ -95,4 +95,4 @@ def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> 
         relay=row.relay or "",
         worker=row.claimed_by,
     )
-    return Settlement.of(row.claim_token, verdict, attempt, relay=row.doubtful_relay)
+    return Settlement.of(row.claim_token, verdict, attempt)

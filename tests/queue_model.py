@@ -24,6 +24,17 @@ class Fate(Enum):
     COMMITTED = "committed"
     FORGOTTEN = "rolled back, and the caller believes that it was committed"
     UNHEARD = "committed, and the caller believes that it failed"
+    FAILED = "rolled back, and the caller knows"
+
+    @property
+    def kept(self) -> bool:
+        """By the database."""
+        return self in {Fate.COMMITTED, Fate.UNHEARD}
+
+    @property
+    def believed(self) -> bool:
+        """By the caller."""
+        return self in {Fate.COMMITTED, Fate.FORGOTTEN}
 
 
 @dataclass(eq=False)
@@ -65,6 +76,8 @@ class Known:
     """All that were ever believed in, the latest last."""
     accepted: dict[int, Token] = field(default_factory=dict)
     """Conversations that the relay answered with 250, by the number of their claim."""
+    corrected: set[int] = field(default_factory=set)
+    """Those of them that a journal told of, after the reaper had doubted them."""
     lines: dict[int, Outcome] = field(default_factory=dict)
     """The record: `email_attempts`."""
 
@@ -128,6 +141,7 @@ class Known:
         assert max(lines, default=0) <= self.claims
         for number, outcome in self.lines.items():
             assert lines[number] is outcome or (outcome, lines[number]) == (Outcome.UNCERTAIN, Outcome.SENT)
+        assert all(lines[number] is Outcome.SENT for number in self.corrected)
         for number, token in self.accepted.items():
             # Nothing can tell the two copies of a mail apart but the record.
             on_record = lines.get(number) in {Outcome.SENT, Outcome.UNCERTAIN}

@@ -15,6 +15,7 @@ from app import create_app
 from app.celery_app import BEAT_SCHEDULE, wait_for_broker
 from outbox.delivery import Courier
 from outbox.errors import SettingsError
+from workers.alarm import Alarm
 from workers.schedule import beat_schedule
 
 try:
@@ -29,6 +30,8 @@ name = flask_app.extensions["worker"] = f"{socket.gethostname()}:{os.getpid()}"
 courier = flask_app.extensions["courier"] = Courier(
     flask_app.extensions["engine"], _settings, name, flask_app.extensions["rates"]
 )
+
+flask_app.extensions["alarm"] = Alarm(flask_app.extensions["nudge"])
 
 celery = flask_app.extensions["celery"]
 wait_for_broker(celery, _settings)
@@ -61,6 +64,7 @@ def _begin_no_further_mail(**_: Any) -> None:
 def _close(**_: Any) -> None:
     """All tasks have ended, and nothing more is taken: what was handed back is for the other workers, or the next."""
     courier.close()
+    flask_app.extensions["alarm"].stop()
     nudge = flask_app.extensions["nudge"]
     nudge.clear()
     nudge()

@@ -33,6 +33,8 @@ def drain() -> None:
     rows = outbox.drain.drain(parts["engine"], parts["settings"], parts["worker"], publish)
     if rows:
         log.info("drain: %d rows in %d chunks", rows, chunks)
+    else:
+        _look_again()
 
 
 @shared_task(name=SEND_EMAILS, ignore_result=True)
@@ -42,7 +44,7 @@ def send_emails(ids: list[int], token: str) -> None:
     statuses = parts["courier"].deliver(ids, token)
     became = ", ".join(f"{count} {status}" for status, count in statuses.items())
     log.info("send_emails: %s of %d rows", became or "none", len(ids))
-    if not parts["courier"].stopping and outbox.drain.wants_more(parts["engine"], parts["settings"]):
+    if not parts["courier"].stopping and _look_again() == 0:
         parts["nudge"]()
 
 
@@ -53,3 +55,12 @@ def reap() -> None:
     if rows := outbox.reaper.reap(parts["engine"], parts["settings"]):
         log.warning("reap: %d rows came back from workers that did not finish them in time", rows)
         parts["nudge"]()
+
+
+def _look_again() -> float | None:
+    """Set the alarm for the next mail that is due, if that is before the beat comes by."""
+    parts = current_app.extensions
+    seconds = outbox.drain.next_look(parts["engine"], parts["settings"])
+    if seconds and seconds < parts["settings"].outbox_drain_seconds:
+        parts["alarm"].set(seconds)
+    return seconds

@@ -52,6 +52,8 @@ class Run:
         self.taken_back = 0
         self.problem: str | None = None
         self.signal: signal.Signals | None = None
+        self._begun: set[str] = set()
+        """The claims of which something became."""
 
     def run(self) -> None:
         """Drain after drain: what was deferred is due later, so this ends."""
@@ -78,8 +80,13 @@ class Run:
             became = self._courier.deliver(part, token)
             self.became += became
             self._progress(became.total())
-            if not became and self.signal is None:
-                self.problem = self._obstacle() or "none of the mails at the head of the queue could be begun"
+            if became:
+                self._begun.add(token)
+            elif self.signal is None:
+                self.problem = self._obstacle()
+                # With a slow relay, a claim's lease ends before its mails do: they are handed back, and claimed anew.
+                if self.problem is None and token not in self._begun:
+                    self.problem = "none of the mails at the head of the queue could be begun"
             if self.signal or self.problem:
                 raise _Enough
 

@@ -87,7 +87,8 @@ class Flow(threading.Thread):
                             text="Good day.",
                             priority=priority,
                             idempotency_key=recipient,
-                            max_attempts=3 if recipient.startswith(DOOMED) else None,
+                            # A relay that was restarted has forgotten how often it has deferred a mail already.
+                            max_attempts=3 if recipient.startswith(DOOMED) else 1_000,
                             on_uncertain=OnUncertain.HOLD if HELD in recipient else OnUncertain.RETRY,
                         )
             except sa.exc.DBAPIError:

@@ -36,7 +36,6 @@ from tests.system import System, wait_until
 
 SETTINGS = QUICK | {
     "CELERY_WORKER_CONCURRENCY": "8",  # as many connections and threads as a mail or two at a time can use
-    "OUTBOX_MAX_ATTEMPTS": "20",  # a relay that was restarted has forgotten whom it has deferred already
     "OUTBOX_RETRY_BASE_SECONDS": "0.2",
 }
 

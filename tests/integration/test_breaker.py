@@ -22,6 +22,8 @@ SENT = Report(Outcome.SENT, Stage.DOT, 250, "2.0.0 queued")
 DOWN = Report(Outcome.RELAY_DOWN, Stage.CONNECT, None, "Connection refused")
 WRONG = Report(Outcome.RELAY_MISCONFIGURED, Stage.AUTH, 535, "5.7.8 no")
 BUSY = Report(Outcome.THROTTLED, Stage.MAIL, 421, "4.7.0 too many connections")
+LOST = Report(Outcome.DEFERRED, Stage.MAIL, None, "Connection unexpectedly closed")
+UNCERTAIN = Report(Outcome.UNCERTAIN, Stage.DOT, None, "timed out")
 REFUSED_SENDER = Report(Outcome.REJECTED, Stage.MAIL, 550, "5.7.1 not you", sender_refused=True)
 
 
@@ -72,7 +74,7 @@ def test_a_mail_that_one_relay_may_have_goes_to_no_other(process: Breaker) -> No
 
 
 def test_nothing_is_written_while_all_is_well(engine: sa.Engine, process: Breaker) -> None:
-    for report in (SENT, Report(Outcome.DEFERRED, Stage.RCPT, 451, "later"), REFUSED_SENDER):
+    for report in (SENT, LOST, UNCERTAIN, Report(Outcome.DEFERRED, Stage.RCPT, 451, "later"), REFUSED_SENDER):
         process.learn(ONE, report, "t")
     with engine.connect() as connection:
         assert connection.execute(sa.select(EmailRelay)).all() == []
@@ -145,6 +147,13 @@ class TestProbe:
         look(process)
         assert process.choose("probe", None) == ONE
         assert process.choose("another", None) == TWO
+
+    def test_a_mail_that_may_not_go_there_takes_its_own_way(self, engine: sa.Engine, process: Breaker) -> None:
+        """Else it would be held, and be the probe again when that is over, for as long as no other mail is due."""
+        probe(engine)
+        look(process)
+        assert process.choose("probe", TWO.name) == TWO
+        process.learn(TWO, DOWN, "t")
         assert process.choose("probe", TWO.name) is None
 
     @pytest.mark.parametrize("outcome", [Outcome.SENT, Outcome.DEFERRED, Outcome.REJECTED])
@@ -163,6 +172,17 @@ class TestProbe:
         process.learn(ONE, DOWN, "somebody else")
         assert standing(engine).state is RelayState.HALF_OPEN
         assert standing(engine).failures == 1
+
+    @pytest.mark.parametrize("report", [LOST, UNCERTAIN], ids=lambda report: report.outcome)
+    def test_that_is_left_without_an_answer_found_it_down(
+        self, engine: sa.Engine, process: Breaker, report: Report
+    ) -> None:
+        probe(engine)
+        look(process)
+        process.learn(ONE, report, "probe")
+        process.give_probe_back("probe")
+        found = standing(engine)
+        assert (found.state, found.failures, found.seconds_left) == (RelayState.OPEN, 2, near(2 * BASE))
 
     def test_that_is_never_heard_of_again_is_followed_by_another(self, engine: sa.Engine) -> None:
         assert probe(engine, "lost")

@@ -178,6 +178,18 @@ def test_a_relay_too_slow_for_the_lease_defers_the_mail(
     assert [(row.status, row.attempts) for row in _rows(engine)] == [("pending", 1)] * 2
 
 
+def test_a_drain_outlasts_its_claims(database_url: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred mails and a relay that takes two seconds for each: more than the claim's lease."""
+    monkeypatch.setattr("outbox.drain.CLAIM_LEASE", 1.0)
+    monkeypatch.setattr("outbox.cli.draining._SLICE", 2)
+    _queue(engine, *(f"{number}@x.example" for number in range(8)))
+    _queue(engine, "low@x.example", priority="low")
+    with SmtpServer(lambda event: Delay(0.3) if event.verb == "DOT" else None) as server:
+        _environment(monkeypatch, database_url, server)
+        result = CliRunner().invoke(main, ["drain"])
+    assert (result.exit_code, result.stdout) == (0, "9 sent, 0 to be tried again, 0 dead, 0 uncertain.\n")
+
+
 def test_a_drain_that_can_begin_nothing_ends(
     database_url: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

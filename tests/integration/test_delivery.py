@@ -248,8 +248,12 @@ def test_an_attachment_that_is_gone(engine: sa.Engine) -> None:
     assert rows.row(engine, id_).dead_reason == "invalid"
 
 
-def test_a_database_that_fails_over_an_attachment_kills_no_mail(postgresql_url: str) -> None:
-    """The mail can be composed, but not now: it goes back with the rest of its chunk."""
+@pytest.mark.parametrize("claimed_before", [0, 1])
+def test_a_database_that_fails_over_an_attachment_kills_no_mail(postgresql_url: str, claimed_before: int) -> None:
+    """The mail can be composed, but not now: it goes back with the rest of its chunk.
+
+    Also where a claim came to nothing before, so that its composing has been begun: no worker died of it.
+    """
     engine = sa.create_engine(postgresql_url)
     killer = sa.create_engine(postgresql_url)
 
@@ -262,12 +266,14 @@ def test_a_database_that_fails_over_an_attachment_kills_no_mail(postgresql_url: 
     with SmtpServer() as server:
         settings = settings_for(server)
         ids = queue(engine, settings, to=[ADA, BOB], attachments=[Attachment("a.txt", b"a")])
+        with engine.begin() as connection:
+            connection.execute(sa.update(QueuedEmail).values(claims=claimed_before))
         sa.event.listen(engine, "before_cursor_execute", kill)
         with pytest.raises(sa.exc.OperationalError):
             deliver(engine, settings)
         for id_ in ids:
             row = rows.row(engine, id_)
-            assert (row.status, row.claims, row.claim_token) == ("pending", 0, None)
+            assert (row.status, row.claims, row.claim_token) == ("pending", claimed_before, None)
         sa.event.remove(engine, "before_cursor_execute", kill)
         make_due(engine)
         assert deliver(engine, settings) == {Status.SENT: 2}

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from outbox import claims, reaper
 from outbox.claims import Begin
 from outbox.database import SQLITE_BUSY_SECONDS
-from outbox.drain import Publish, drain, wants_more
-from outbox.models import QueuedEmail
+from outbox.drain import Publish, drain, next_look
+from outbox.models import EmailEnvironment, EmailRelay, QueuedEmail
 from outbox.reaper import reap
 from outbox.settings import Settings
 from outbox.states import Outcome, Priority, Status
@@ -130,7 +130,7 @@ def test_nothing_due_is_found_without_waiting_for_a_writer(engine: sa.Engine) ->
         connection.execute(sa.update(QueuedEmail).values(category="held"))
         started = time.monotonic()
         assert drain(engine, settings(), "worker-1", Publisher()) == 0
-        assert not wants_more(engine, settings())
+        assert 3590 < (next_look(engine, settings()) or 0) < 3600
         assert time.monotonic() - started < SQLITE_BUSY_SECONDS / 3
 
 
@@ -191,12 +191,43 @@ class TestPublishingFails:
         ({Priority.LOW: 1, Priority.HIGH: 1}, {Priority.LOW: 6, Priority.HIGH: 2}, True),
     ],
 )
-def test_wants_more(engine: sa.Engine, due: dict[Priority, int], busy: dict[Priority, int], expected: bool) -> None:
+def test_the_next_look_is_at_once_where_a_lane_runs_low(
+    engine: sa.Engine, due: dict[Priority, int], busy: dict[Priority, int], expected: bool
+) -> None:
     for lane, count in due.items():
         rows.add(engine, count, priority=lane)
     for lane, count in busy.items():
         rows.leased(engine, Status.SENDING, "t", count, priority=lane)
-    assert wants_more(engine, settings(outbox_in_flight=10)) is expected
+    assert next_look(engine, settings(outbox_in_flight=10)) == (0 if expected else None)
+
+
+class TestNextLook:
+    def test_is_when_the_first_mail_is_due(self, engine: sa.Engine) -> None:
+        rows.add(engine, next_attempt_at=from_now(40), priority=Priority.LOW)
+        rows.add(engine, next_attempt_at=from_now(20))
+        assert next_look(engine, settings()) == pytest.approx(20, abs=5)
+
+    def test_or_when_a_relay_may_be_tried(self, engine: sa.Engine) -> None:
+        rows.add(engine)
+        self.relay(engine, state="open", paused_until=from_now(30))
+        assert next_look(engine, settings()) == pytest.approx(30, abs=5)
+
+    def test_is_not_known_while_a_person_holds_the_only_relay(self, engine: sa.Engine) -> None:
+        rows.add(engine)
+        self.relay(engine, state="paused")
+        assert next_look(engine, settings()) is None
+
+    def test_nor_in_a_database_that_is_not_ours(self, engine: sa.Engine) -> None:
+        rows.add(engine)
+        with engine.begin() as connection:
+            connection.execute(sa.insert(EmailEnvironment).values(id=1, name="another"))
+        assert next_look(engine, settings()) is None
+
+    @staticmethod
+    def relay(engine: sa.Engine, **columns: Any) -> None:
+        (endpoint,) = settings().endpoints
+        with engine.begin() as connection:
+            connection.execute(sa.insert(EmailRelay).values(name=endpoint.name, latched=False, failures=1, **columns))
 
 
 class TestReap:
@@ -295,13 +326,13 @@ class TestReap:
         (line,) = rows.attempts(engine)
         assert (line.number, line.outcome, line.stage, line.relay) == (1, "deferred", "compose", "")
 
-    def test_a_mail_that_one_relay_may_have_had_is_no_other_relays(self, engine: sa.Engine) -> None:
-        """Its second claim took the relay off the row, to compose; there its worker died."""
+    def test_a_doubt_that_a_person_has_lifted_does_not_come_back(self, engine: sa.Engine) -> None:
+        """Uncertain, requeued: any relay may have it. Then its worker died composing it."""
         (id_,) = rows.leased(engine, Status.SENDING, "t", lease_expires_at=from_now(-5), relay=None, claims=2)
         with engine.begin() as connection:
             rows.add_attempt(connection, id_, 1, Outcome.UNCERTAIN)
         assert reap(engine, settings()) == 1
-        assert rows.row(engine, id_).relay == "relay:25"
+        assert rows.row(engine, id_).relay is None
 
     def test_what_kills_three_workers_does_not_get_a_fourth(self, engine: sa.Engine) -> None:
         """The first dies of a mail that is only claimed; the next two while they compose this mail alone."""

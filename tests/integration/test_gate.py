@@ -12,9 +12,10 @@ from outbox import breaker, claims, fence, suppressions
 from outbox.chunk import Composer, Mail
 from outbox.claims import Begin
 from outbox.delivery import Courier
-from outbox.drain import CLAIM_LEASE, drain, obstacle, wants_more
-from outbox.gate import FENCE_SECONDS
+from outbox.drain import CLAIM_LEASE, drain, next_look, obstacle
+from outbox.gate import FENCE_SECONDS, LAST_TURN, Turns
 from outbox.models import EmailEnvironment, EmailRelay, EmailSuppression, QueuedEmail
+from outbox.rates import Rates, Wait
 from outbox.settings import Settings
 from outbox.states import Outcome, Priority, RelayState, Status
 from tests import rows
@@ -140,7 +141,7 @@ def test_nothing_is_claimed_while_no_relay_takes_mail(engine: sa.Engine) -> None
         settings = settings_for(server, smtp_port=free_port())
         deliver(engine, settings)
         assert deliver(engine, settings) == {}
-        assert not wants_more(engine, settings)
+        assert 50 < (next_look(engine, settings) or 0) <= 60
         assert "no relay takes mail" in str(obstacle(engine, settings))
     assert [rows.row(engine, id_).claims for id_ in ids] == [1, 0, 0]
 
@@ -159,9 +160,9 @@ def test_one_mail_tries_and_the_others_follow_it(engine: sa.Engine) -> None:
             assert drain(engine, settings, "worker-2", lambda *_: pytest.fail("a second probe")) == 0
             assert [ids for ids, _ in chunks] == [[low]]
             assert relay(engine, settings).state is RelayState.HALF_OPEN
-            assert not wants_more(engine, settings)
+            assert (next_look(engine, settings) or 0) > 50  # when the probe would count as lost
             assert courier.deliver(*chunks[0]) == {Status.SENT: 1}
-        assert wants_more(engine, settings)
+        assert next_look(engine, settings) == 0
         assert deliver(engine, settings) == {Status.SENT: 5}
     assert rows.row(engine, high).status == "sent"
 
@@ -189,8 +190,25 @@ def test_a_probe_that_has_nothing_to_say_is_followed_by_another(engine: sa.Engin
             breaker.pause(connection, settings.endpoints[0].name, "test", "ada")
             connection.execute(sa.update(EmailRelay).values(state="open", paused_until=rows.from_now(-1)))
         assert deliver(engine, settings) == {Status.DEAD: 1}
+        assert next_look(engine, settings) == 0  # or a backlog of those would keep the relay shut, a beat each
         assert deliver(engine, settings) == {Status.SENT: 1}
     assert rows.row(engine, last).status == "sent"
+
+
+def test_a_probe_that_nobody_took_up_is_followed_by_one_of_another_lane(engine: sa.Engine) -> None:
+    """Its lane may have no worker; the relay must not stay shut for the others."""
+    (high,) = rows.add(engine, priority=Priority.HIGH)
+    low, _ = rows.add(engine, 2, priority=Priority.LOW)
+    with SmtpServer() as server:
+        settings = settings_for(server)
+        with engine.begin() as connection:
+            breaker.pause(connection, settings.endpoints[0].name, "test", "ada")
+            connection.execute(sa.update(EmailRelay).values(state="open", paused_until=rows.from_now(-1)))
+        tried: list[int] = []
+        drain(engine, settings, "worker-1", lambda _lane, ids, _token: tried.extend(ids))
+        end_pauses(engine)
+        drain(engine, settings, "worker-1", lambda _lane, ids, _token: tried.extend(ids))
+    assert tried == [low, high]
 
 
 def test_a_pause_by_a_person_reaches_the_chunk_in_hand(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +259,23 @@ def test_a_full_domain_does_not_block_the_others(engine: sa.Engine) -> None:
     assert rows.attempts(engine, waiting[0].id) == []
 
 
+def test_what_has_to_wait_for_its_domain_comes_back_one_after_the_other(engine: sa.Engine) -> None:
+    with SmtpServer() as server:
+        settings = settings_for(server, outbox_domain_rate="1/10 second")
+        ids = rows.add(engine, 6)
+        assert deliver(engine, settings) == {Status.SENT: 1, Status.PENDING: 5}
+    waits = [seconds_until(rows.row(engine, id_).next_attempt_at) for id_ in ids[1:]]
+    assert waits == pytest.approx([10, 20, 30, 40, 50], abs=3)
+
+
+def test_but_none_waits_for_ever() -> None:
+    turns = Turns()
+    waits = [turns.next(("relay", "x.example"), 5, 1) for _ in range(1_000)]
+    assert max(waits) <= 5 + LAST_TURN
+    assert sum(5 <= wait < 5.5 for wait in waits) == 2
+    assert turns.next(("relay", "y.example"), 5, 1) == pytest.approx(5)
+
+
 def test_a_relay_whose_rate_is_used_up_rests_and_its_mail_keeps_its_place(engine: sa.Engine) -> None:
     with SmtpServer() as server:
         settings = settings_for(server, outbox_relay_rate="2/hour")
@@ -270,6 +305,17 @@ def test_a_short_wait_is_waited_for(engine: sa.Engine) -> None:
         assert time.monotonic() - started > 1.9
     stamps = [mail.at for mail in server.mails]
     assert all(later - earlier > 0.9 for earlier, later in zip(stamps, stamps[2:], strict=False))
+
+
+def test_a_wait_that_others_prolong_ends_with_half_of_the_lease(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More threads than places: whoever always comes too late hands back its chunk, before that is taken away."""
+    monkeypatch.setattr(Rates, "wait", lambda *_: Wait(0.2, None, "somebody else was faster"))
+    (id_,) = rows.add(engine)
+    with SmtpServer() as server, closing(Courier(engine, settings_for(server), "worker-1")) as courier:
+        assert courier.deliver(*claim(engine, lease=3)) == {}
+    assert rows.row(engine, id_).status == "pending"
 
 
 def test_stop_ends_the_wait(engine: sa.Engine) -> None:

@@ -13,6 +13,8 @@ import migrations
 from outbox.database import create_engine
 from outbox.errors import SettingsError
 from outbox.models import Base
+from outbox.states import Outcome
+from tests import rows
 
 _ROOT = Path(migrations.__file__).parent.parent
 
@@ -38,6 +40,19 @@ def test_up_down_and_up_again(empty_urls: tuple[str, str]) -> None:
 
     migrations.upgrade(url)
     assert _reported(url) == first
+
+
+def test_a_step_down_and_up_keeps_the_mail_and_its_history(database_url: str, engine: sa.Engine) -> None:
+    (id_,) = rows.add(engine, claims=1)
+    with engine.begin() as connection:
+        rows.add_attempt(connection, id_, 1, Outcome.THROTTLED)
+    first = _reported(database_url)
+    migrations.downgrade(database_url, "0001")
+    migrations.upgrade(database_url)
+    if database_url.startswith("sqlite"):  # PostgreSQL remembers a dropped column's place
+        assert _reported(database_url) == first
+    assert rows.statuses(engine, [id_]) == ["pending"]
+    assert [line.outcome for line in rows.attempts(engine, id_)] == ["relay_down"]
 
 
 def test_models_and_migrations_agree(empty_urls: tuple[str, str]) -> None:
