@@ -267,16 +267,12 @@ def test_no_reason_is_cut_off(
     done(cli("pause", "mx2.example:25", "--reason", reason))
     done(cli("suppress", "a.recipient.with.a.long.name@subsidiary.example", "--reason", reason))
     monkeypatch.setenv("COLUMNS", str(columns))
-    for verb, *whole in (
-        (["relays"], "mx2.example:25  paused"),
-        (["suppress", "--list"], "a.recipient.with", "for good"),
-    ):
+    for verb, line in ((["relays"], "mx2.example:25  paused"), (["suppress", "--list"], "subsidiary.example  ")):
         shown = done(cli(*verb))
         assert max(map(len, shown.splitlines())) <= columns
-        assert all(words in shown for words in whole)
-        wrapped = shown if columns < 110 else "\n".join(line[60:] for line in shown.splitlines())
-        assert reason in " ".join(wrapped.split()) or columns > 110
-        assert all(word in shown for word in reason.split())
+        assert line in shown
+        assert set(reason.split()) <= set(shown.split())
+        assert "…" not in shown
 
 
 def test_from_dead_to_sent(cli: Cli, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
