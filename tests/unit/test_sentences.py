@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from outbox.breaker import Standing
-from outbox.explaining import Attempt, Facts, sentence
+from outbox.sentences import Attempt, Facts, sentence
 from outbox.states import DeadReason, Outcome, RelayState, Stage, Status
 from outbox.suppressions import Suppression
 from outbox.times import told
