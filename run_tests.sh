@@ -18,4 +18,4 @@ python -m ruff check .
 python -m mypy
 lint-imports --no-logo
 # Two at a time: the acceptance tests wait for processes more than they compute.
-exec python -m pytest -n 2 --cov --cov-report=term
+exec python -m pytest -n 2 --dist worksteal --cov --cov-report=term

@@ -185,7 +185,7 @@ def test_a_row_that_only_waits_in_the_session(sessions: sessionmaker[Session]) -
         with pytest.raises(NotPossible, match="mail 1 is pending and cannot be requeued"):
             service.requeue(1)  # its first, in an empty database
         assert row.id == 1
-        assert service.explain(1).startswith("Mail 1 is due since ")
+        assert service.explain(1).startswith("Mail 1 has been due since ")
 
 
 @pytest.mark.parametrize(
