@@ -26,4 +26,4 @@ class RedisWindows(RedisStorage):
 
 def create_rates(settings: AppSettings) -> Rates:
     """Nothing is connected to yet."""
-    return Rates(RedisWindows(settings.redis_url), base=settings.outbox_retry_base_seconds / 6)
+    return Rates(RedisWindows(settings.redis_url), base=settings.throttle_seconds)

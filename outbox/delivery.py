@@ -52,7 +52,7 @@ class Courier:
         self._ledger = Ledger(engine, settings.outbox_lease_seconds, self._journal)
         self._policy = retry.Policy.of(settings)
         self._stopping = threading.Event()
-        self._gate = Gate(engine, settings, worker, rates or Rates(base=self._policy.base / 6), self._stopping)
+        self._gate = Gate(engine, settings, worker, rates or Rates(base=settings.throttle_seconds), self._stopping)
         self._relays: dict[tuple[int, str], Relay] = {}  # by thread: a relay is one conversation, and has no lock
 
     def deliver(self, ids: Sequence[int], token: str) -> Counter[Status]:

@@ -30,7 +30,6 @@ REFUSED_SENDERS = 3
 
 _LONGEST = 10
 _MISCONFIGURED = 15
-_THROTTLED = 1 / 6
 
 
 class Relays:
@@ -40,6 +39,7 @@ class Relays:
         self._engine = engine
         self._endpoints = settings.endpoints
         self._base = settings.outbox_retry_base_seconds
+        self._throttle = settings.throttle_seconds
         self._worker = worker
         self._lock = threading.Lock()
         self._standings: Mapping[str, Standing] = {}
@@ -86,7 +86,7 @@ class Relays:
                 seconds = self._base * _MISCONFIGURED
                 self._rest(endpoint, Rest(RelayState.OPEN, said, seconds, seconds, latched=True), token)
             case Outcome.THROTTLED if not report.of_a_domain:
-                self._rest(endpoint, down._replace(state=RelayState.CLOSED, base=self._base * _THROTTLED), token)
+                self._rest(endpoint, down._replace(state=RelayState.CLOSED, base=self._throttle), token)
             case _ if report.code is None and self.is_probe(token, endpoint):
                 # It got in and was left without an answer. Tried again at once, each mail would pay for it.
                 self._rest(endpoint, down, token)

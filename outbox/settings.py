@@ -160,6 +160,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def throttle_seconds(self) -> float:
+        """The first pause of a relay, or of a domain at one, that wants mail to come more slowly."""
+        return self.outbox_retry_base_seconds / 6
+
+    @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The relays, in order of preference: those of `OUTBOX_RELAYS`, or the one that `SMTP_HOST` names."""
         rates = {"rate": self.outbox_relay_rate, "domain_rate": self.outbox_domain_rate}
