@@ -2,28 +2,18 @@
 
 import hashlib
 import json
-import re
 import uuid
 from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from outbox.addresses import Mailbox, check_headers, parse_mailbox
-from outbox.attachments import Attachment, check_attachment
-from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
+from outbox import arguments
+from outbox.addresses import Mailbox, parse_mailbox
+from outbox.attachments import Attachment
+from outbox.errors import InvalidAddress, InvalidEmail, TooLarge
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
-
-LONGEST_LABEL = 255
-"""Characters of a category, key or request id: they are labels, and stand in indexes."""
-
-LONGEST_SUBJECT = 998
-"""RFC 5322, 2.1.1: what a header line may hold."""
-
-MOST_ATTEMPTS = 2**31 - 1
-"""What the column holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,42 +55,46 @@ def draft(
     """Check everything. `EmailService.queue_email` says what each argument means."""
     _refuse_what_is_not_there_yet(template, context, sensitive)
     sender = _sender(from_email, settings)
-    envelope = {Kind.TO: _mailboxes("to", to), Kind.CC: _mailboxes("cc", cc), Kind.BCC: _mailboxes("bcc", bcc)}
+    envelope = {
+        Kind.TO: arguments.mailboxes("to", to),
+        Kind.CC: arguments.mailboxes("cc", cc),
+        Kind.BCC: arguments.mailboxes("bcc", bcc),
+    }
     if not envelope[Kind.TO]:
         raise InvalidAddress("to", to, "a mail needs somebody to go to")
-    files = _attachments(attachments)
+    files = arguments.attachments(attachments)
     said = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
-        "reply_to": _header(_mailboxes("reply_to", () if reply_to is None else reply_to)) or None,
-        "subject": _subject(subject),
-        "text": _body("text", text),
-        "html": _body("html", html),
-        "headers": _headers(headers),
-        "locale": _label("locale", locale),
-        "category": _label("category", category),
+        "reply_to": _header(arguments.mailboxes("reply_to", () if reply_to is None else reply_to)) or None,
+        "subject": arguments.subject(subject),
+        "text": arguments.body("text", text),
+        "html": arguments.body("html", html),
+        "headers": arguments.headers(headers),
+        "locale": arguments.label("locale", locale),
+        "category": arguments.label("category", category),
     }
     if not said["text"] and not said["html"]:
         raise InvalidEmail("text", text, "nothing to say: give text, html or both")
     recipients = _recipients(envelope)
-    key = _label("idempotency_key", idempotency_key)
+    key = arguments.label("idempotency_key", idempotency_key)
     content = said | {
         "message_id": f"<{uuid.uuid4().hex}@{sender.domain}>",
         "date": datetime.now(UTC).replace(microsecond=0),
         "sender": sender.header,
         "idempotency_key": key,
         "payload_hash": key and _hash(said, from_email, recipients, files),
-        "request_id": _label("request_id", request_id),
+        "request_id": arguments.label("request_id", request_id),
         "size": _size(text, html, files, settings),
     }
     row = {
         "subject": said["subject"],
         "category": said["category"],
-        "priority": int(_priority(priority)),
-        "max_attempts": _attempts(max_attempts, settings),
-        "on_uncertain": _on_uncertain(on_uncertain, settings),
+        "priority": int(arguments.priority(priority)),
+        "max_attempts": arguments.max_attempts(max_attempts, settings),
+        "on_uncertain": arguments.on_uncertain(on_uncertain, settings),
         "request_id": content["request_id"],
-        **_times(scheduled_at, expires_at),
+        **arguments.times(scheduled_at, expires_at),
     }
     return Draft(content, row, recipients, files)
 
@@ -127,23 +121,6 @@ def _sender(from_email: str | None, settings: Settings) -> Mailbox:
     return parse_mailbox("SMTP_FROM_EMAIL", settings.smtp_from_email)
 
 
-def _mailboxes(name: str, value: str | Iterable[str]) -> list[Mailbox]:
-    if isinstance(value, str):
-        return [parse_mailbox(name, value)]
-    several = _listed(value)
-    if several is None:
-        raise InvalidAddress(name, value, "give an address, or a list of addresses, as strings")
-    return [parse_mailbox(name, one) for one in several]
-
-
-def _listed(value: object) -> list[Any] | None:
-    """The elements; None of what has none, or whose elements are not what was meant (bytes, the keys of a mapping)."""
-    if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray | Mapping):
-        return None
-    # The order of a set differs from one process to the next, and a retry there must still mean the same mail.
-    return sorted(value, key=str) if isinstance(value, AbstractSet) else list(value)
-
-
 def _header(mailboxes: list[Mailbox]) -> str:
     return ", ".join(mailbox.header for mailbox in mailboxes)
 
@@ -155,110 +132,6 @@ def _recipients(envelope: Mapping[Kind, list[Mailbox]]) -> list[tuple[Kind, str]
         for mailbox in mailboxes:
             kinds.setdefault(mailbox.address, kind)
     return [(kind, address) for address, kind in kinds.items()]
-
-
-def _headers(value: Mapping[str, str] | None) -> dict[str, str]:
-    if value is not None and not isinstance(value, Mapping):
-        raise InvalidHeader("headers", value, "give a mapping of header names to values")
-    return check_headers(value or {})
-
-
-def _subject(value: object) -> str:
-    if not isinstance(value, str):
-        raise InvalidEmail("subject", value, "give a subject, as a string")
-    if re.search(r"[\r\n\0]", value):
-        raise InvalidHeader("subject", value, "a subject cannot hold CR, LF or NUL")
-    if len(value) > LONGEST_SUBJECT:
-        raise InvalidHeader("subject", value, f"a subject is at most {LONGEST_SUBJECT} characters long")
-    return _storable("subject", value)
-
-
-def _body(name: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise InvalidEmail(name, value, "give a string")
-    return _storable(name, value)
-
-
-def _label(name: str, value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_LABEL or not value.isprintable():
-        raise InvalidEmail(name, value, f"give 1 to {LONGEST_LABEL} printable characters")
-    return value
-
-
-def _storable(name: str, value: str) -> str:
-    if "\0" in value:
-        raise InvalidEmail(name, value, "text cannot hold NUL")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidEmail(name, value, f"not Unicode text: {error.reason} at {error.start}") from error
-    return value
-
-
-def _attachments(attachments: Iterable[Attachment]) -> list[Attachment]:
-    files = _listed(attachments)
-    if files is None:
-        raise InvalidEmail("attachments", attachments, "give a list of outbox.Attachment(filename, data)")
-    for number, file in enumerate(files):
-        check_attachment(f"attachments[{number}]", file)
-    return files
-
-
-def _priority(value: object) -> Priority:
-    if isinstance(value, Priority):
-        return value
-    for priority in Priority:
-        if value == priority.label:
-            return priority
-    raise InvalidEmail("priority", value, f"one of {', '.join(priority.label for priority in Priority)}")
-
-
-def _on_uncertain(value: Any, settings: Settings) -> OnUncertain:
-    if value is None:
-        return settings.outbox_on_uncertain
-    try:
-        return OnUncertain(value)
-    except ValueError as error:
-        raise InvalidEmail("on_uncertain", value, f"one of {', '.join(OnUncertain)}") from error
-
-
-def _attempts(value: object, settings: Settings) -> int:
-    if value is None:
-        return settings.outbox_max_attempts
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_ATTEMPTS:
-        raise InvalidEmail("max_attempts", value, f"give a whole number from 1 to {MOST_ATTEMPTS}")
-    return value
-
-
-def _times(scheduled_at: object, expires_at: object) -> dict[str, datetime]:
-    """The columns to set; a mail that is not scheduled is due by the database's clock."""
-    columns: dict[str, datetime] = {}
-    scheduled, expires = _aware("scheduled_at", scheduled_at), _aware("expires_at", expires_at)
-    if scheduled is not None:
-        columns |= {"scheduled_at": scheduled, "next_attempt_at": scheduled}
-    if expires is not None:
-        now = datetime.now(UTC)
-        if expires <= max(now, scheduled or now):
-            raise InvalidEmail("expires_at", expires_at, "a mail must expire after it is due, or it is never sent")
-        columns |= {"expires_at": expires}
-    return columns
-
-
-def _aware(name: str, value: object) -> datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        raise InvalidEmail(name, value, "give a datetime")
-    if value.utcoffset() is None:
-        raise InvalidEmail(name, value, "give a datetime with a time zone, such as datetime.now(UTC)")
-    try:
-        return value.astimezone(UTC)
-    except OverflowError as error:
-        raise InvalidEmail(name, value, "give a time that has a year from 1 to 9999 in UTC") from error
 
 
 def _size(text: str | None, html: str | None, files: list[Attachment], settings: Settings) -> int:

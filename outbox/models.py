@@ -46,6 +46,7 @@ class EmailContent(Base):
             "uq_email_contents_idempotency_key", "idempotency_key", where="idempotency_key IS NOT NULL", unique=True
         ),
         sa.CheckConstraint("idempotency_key IS NULL OR payload_hash IS NOT NULL", name="keyed"),
+        _partial_index("ix_email_contents_sealed", "id", where="sealed IS NOT NULL"),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -71,10 +72,15 @@ class EmailContent(Base):
     """SHA-256 of all that was asked for, where there is a key: the same key must mean the same mail."""
     request_id: Mapped[str | None] = mapped_column(sa.Text)
     sensitive: Mapped[bool] = mapped_column(default=False)
+    """What it says is in `sealed` alone, and wiped from there when its last recipient is final."""
     size: Mapped[int]
     """Bytes of the bodies and of the encoded attachments: what `OUTBOX_MAX_MESSAGE_BYTES` bounds."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    sealed: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    """Subject, bodies, headers and file names, and the key of the attachments, encrypted. Read `sealing`."""
+    contexts: Mapped[list[dict[str, Any]] | None] = mapped_column(sa.JSON(none_as_null=True))
+    """What the template of a collapsing mail was given, oldest first: the next mail of its key is rendered with it."""
 
     recipients: Mapped[list["QueuedEmail"]] = relationship(back_populates="content", order_by="QueuedEmail.id")
     attachments: Mapped[list["EmailAttachment"]] = relationship(order_by="EmailAttachment.position")
@@ -107,6 +113,10 @@ class QueuedEmail(Base):
         # What waits for a person: counted by every gauge, and listed.
         _partial_index("ix_email_queue_failed", "status", "id", where="status IN ('dead', 'uncertain')"),
         sa.Index("ix_email_queue_content_id", "content_id"),
+        _partial_index("ix_email_queue_supersedes", "supersedes", "content_id", where="supersedes IS NOT NULL"),
+        _partial_index(
+            "ix_email_queue_collapse", "collapse", "recipient", where="status = 'pending' AND collapse IS NOT NULL"
+        ),
         # Room on each page for the new version of a row that is claimed, begun and settled.
         {"postgresql_with": {"fillfactor": "85"}},
     )
@@ -147,6 +157,10 @@ class QueuedEmail(Base):
     time. It stays when it is not known whether that relay took the mail: then the mail goes to no other."""
     waiting_for: Mapped[str | None] = mapped_column(sa.Text)
     """Why a pending mail was put back untried: a rate, the fence. In words; the next claim forgets it."""
+    supersedes: Mapped[str | None] = mapped_column(sa.Text)
+    """Of the mails with the same key, only the newest is sent."""
+    collapse: Mapped[str | None] = mapped_column(sa.Text)
+    """While this mail is pending, a further one with the same key and recipient takes it up into itself."""
 
     content: Mapped[EmailContent] = relationship(back_populates="recipients")
     tries: Mapped[list["EmailAttempt"]] = relationship(order_by="EmailAttempt.number")
@@ -229,7 +243,7 @@ class EmailRelay(Base):
 
 
 class EmailSuppression(Base):
-    """Who must not get mail: an address, or a whole domain."""
+    """Who must not get mail: an address, or a whole domain; all mail, or that of a category."""
 
     __tablename__ = "email_suppressions"
 
@@ -241,6 +255,8 @@ class EmailSuppression(Base):
     until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Empty: for good."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    category: Mapped[str] = mapped_column(sa.Text, primary_key=True, server_default="")
+    """The one that the recipient has unsubscribed from. Empty: all mail, whatever its category."""
 
 
 class EmailEnvironment(Base):

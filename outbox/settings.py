@@ -1,11 +1,9 @@
 """Settings: read from the environment and `.env`, checked before anything starts."""
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from dotenv import dotenv_values
 from limits import RateLimitItem
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -25,13 +23,14 @@ from outbox.states import OnUncertain
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
+Listed = BeforeValidator(
+    lambda value: [*filter(None, map(str.strip, value.split(",")))] if isinstance(value, str) else value
+)
+"""Several, separated by commas. With `NoDecode`, or pydantic takes the text for JSON."""
 Rate = Annotated[RateLimitItem, BeforeValidator(parse_rate)]
 """Mails in a time: `14/second`."""
 
 _IN_A_URL = re.compile(r"//.*@")
-
-NOT_THERE_YET = ("OUTBOX_ENCRYPTION_KEYS",)
-"""Settings of later versions that hold mail back or protect it. To ignore one could send mail to the wrong people."""
 
 _ONE_RELAY = ("smtp_host", "smtp_port", "smtp_user", "smtp_password", "smtp_use_tls", "smtp_use_ssl")
 _ALLOW = "outbox_allow_recipients"
@@ -104,6 +103,22 @@ class Settings(BaseSettings):
     outbox_max_age_hours: Seconds = 72
     outbox_on_uncertain: OnUncertain = OnUncertain.RETRY
     outbox_max_message_bytes: Count = 25_000_000
+    outbox_max_attachment_bytes: Count = 18_000_000
+
+    outbox_templates: Annotated[tuple[str, ...], NoDecode, Listed] = ("templates/email",)
+    """Where templates are looked for, the first that has one wins: folders, or `package:folder` in a Python package."""
+    outbox_subscriptions: Annotated[tuple[str, ...], NoDecode, Listed] = ()
+    """The categories that a recipient can unsubscribe from. All others are transactional."""
+    outbox_unsubscribe_url: str | None = None
+    """Where the application answers `GET` and `POST` of `URL/<token>`: `https://shop.example/unsubscribe`."""
+    outbox_signing_keys: Annotated[tuple[SecretStr, ...], NoDecode, Listed] = ()
+    """Sign the links of mails. The first signs; links that the others have signed stay valid."""
+    outbox_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, Listed] = ()
+    """Fernet keys for sensitive mail. The first encrypts; what the others have encrypted can still be read."""
+    outbox_dkim_key_file: Path | None = None
+    outbox_dkim_selector: str | None = None
+    outbox_dkim_domain: str | None = None
+    """Empty: the domain of `SMTP_FROM_EMAIL`."""
 
     @field_validator("smtp_from_email")
     @classmethod
@@ -203,12 +218,6 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls, **values: Any) -> Self:
         """Read the environment; raise a `SettingsError` of one line for each thing that is wrong with it."""
-        env_file = values.get("_env_file", cls.model_config["env_file"])
-        given = os.environ | (dotenv_values(env_file) if env_file else {})
-        if promised := [name for name in NOT_THERE_YET if given.get(name)]:
-            raise SettingsError(
-                f"{', '.join(promised)}: this version does not do that yet, and mail would go out without it; unset it"
-            )
         try:
             return cls(**values)
         except ValidationError as error:
@@ -222,7 +231,7 @@ class Settings(BaseSettings):
             return problem
         name = str(error["loc"][0])
         spellings = next((names for names in map(cls._names, cls.model_fields) if name in names), [name.upper()])
-        secret = "PASSWORD" in name or name.upper() == "OUTBOX_RELAYS"
+        secret = any(word in name.upper() for word in ("PASSWORD", "_KEYS", "OUTBOX_RELAYS"))
         value = "(hidden)" if secret else _IN_A_URL.sub("//***@", repr(error["input"]))
         return f"{' or '.join(spellings)}={value}: {problem}"
 

@@ -80,13 +80,13 @@ UPDATE email_queue
        next_attempt_at = CASE WHEN line.status = 'pending' THEN {sql.after("line.delay")}
                               ELSE email_queue.next_attempt_at END,
        sent_at = CASE WHEN line.status = 'sent' THEN {sql.now} END,
-       finalized_at = CASE WHEN line.status IN ('sent', 'dead') THEN {sql.now} END,
+       finalized_at = CASE WHEN line.status IN ('sent', 'dead', 'cancelled') THEN {sql.now} END,
        relay = line.relay, dead_reason = line.dead_reason, last_code = line.last_code, last_error = line.last_error,
        claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
   FROM {lines}
  WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
-   AND (email_queue.status = 'sending' OR line.status IN ('pending', 'dead', 'uncertain'))
+   AND line.status <> CASE email_queue.status WHEN 'claimed' THEN 'sent' ELSE 'cancelled' END
 RETURNING email_queue.id"""
 
 
@@ -96,7 +96,7 @@ INSERT INTO email_suppressions (target, reason, source)
 SELECT DISTINCT lower(q.recipient), q.last_error, a.relay FROM email_queue AS q
   JOIN email_attempts AS a ON a.email_id = q.id AND a.number = q.claims
  WHERE q.id {sql.among(sql.numbers(":ids"))}
-ON CONFLICT (target) DO UPDATE
+ON CONFLICT (target, category) DO UPDATE
    SET reason = excluded.reason, source = excluded.source, until = NULL, created_at = {sql.now}
  WHERE email_suppressions.until <= {sql.now}"""
 
@@ -152,7 +152,7 @@ _RECORD = Statement(_record)
 
 
 def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
-    """sending -> sent, pending, dead or uncertain; claimed -> pending, dead or uncertain.
+    """sending -> sent, pending, dead or uncertain; claimed -> pending, dead, uncertain or cancelled.
 
     With the attempt, if there was one. A recipient that does not exist is suppressed in the same transaction.
     Returns the ids that were ours.

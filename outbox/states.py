@@ -11,6 +11,7 @@
        |                                             hold:  uncertain, until a person resolves it
        +-- requeue (a person): dead, cancelled, uncertain
     pending --cancel--> cancelled          claimed --expires_at, suppressed, cannot be composed--> dead
+    claimed --a newer mail supersedes it--> cancelled
     claimed --the relay that may have it is gone from the settings--> uncertain
     pending, uncertain --the journal of a worker that lost the database after a 250--> sent
 
@@ -42,7 +43,7 @@ FINAL = frozenset({Status.SENT, Status.DEAD, Status.CANCELLED})
 
 MOVES: dict[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.CLAIMED, Status.CANCELLED, Status.SENT}),
-    Status.CLAIMED: frozenset({Status.SENDING, Status.PENDING, Status.DEAD, Status.UNCERTAIN}),
+    Status.CLAIMED: frozenset({Status.SENDING, Status.PENDING, Status.DEAD, Status.UNCERTAIN, Status.CANCELLED}),
     Status.SENDING: frozenset({Status.SENT, Status.PENDING, Status.DEAD, Status.UNCERTAIN}),
     Status.UNCERTAIN: frozenset({Status.SENT, Status.PENDING, Status.DEAD}),
     Status.DEAD: frozenset({Status.PENDING}),

@@ -73,7 +73,7 @@ def add(connection: sa.Connection, target: str, reason: str, source: str, until:
     added = (
         insert(EmailSuppression, connection)
         .values(target=spelled(target), **values)
-        .on_conflict_do_update(index_elements=["target"], set_=values)
+        .on_conflict_do_update(index_elements=["target", "category"], set_=values)
         .returning(*_COLUMNS)
     )
     return Suppression._make(connection.execute(added).one())

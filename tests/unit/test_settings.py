@@ -9,7 +9,7 @@ from pydantic import AliasChoices, SecretStr
 
 from app.settings import AppSettings
 from outbox.errors import SettingsError
-from outbox.settings import NOT_THERE_YET, Settings
+from outbox.settings import Settings
 from outbox.states import OnUncertain
 
 _EXAMPLE = Path(__file__).parents[2] / ".env.example"
@@ -127,17 +127,6 @@ def test_what_makes_no_sense_is_refused(
 def test_a_figure_is_above_zero(field: str) -> None:
     with pytest.raises(SettingsError, match=f"^{field.upper()}=0: "):
         Settings.load(**{field: 0})
-
-
-@pytest.mark.parametrize("name", NOT_THERE_YET)
-def test_a_setting_that_is_not_there_yet_is_not_ignored(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, "someone@example.com")
-    with pytest.raises(SettingsError, match=f"^{name}: this version does not do that yet"):
-        Settings.load()
-    monkeypatch.delenv(name)
-    Path(".env").write_text(f"{name}=someone@example.com\n")
-    with pytest.raises(SettingsError, match=name):
-        Settings.load()
 
 
 def test_no_password_in_any_message(monkeypatch: pytest.MonkeyPatch) -> None:
