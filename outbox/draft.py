@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from outbox import arguments
+from outbox import arguments, subscriptions
 from outbox.addresses import Mailbox, parse_mailbox
 from outbox.attachments import Attachment
-from outbox.errors import InvalidAddress, InvalidEmail, TooLarge
+from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
 
@@ -24,6 +24,8 @@ class Draft:
     row: dict[str, Any]
     recipients: list[tuple[Kind, str]]
     attachments: list[Attachment] = field(default_factory=list)
+    subscription: str | None = None
+    """The category, if the recipient can unsubscribe from it."""
 
 
 def draft(
@@ -63,7 +65,7 @@ def draft(
     if not envelope[Kind.TO]:
         raise InvalidAddress("to", to, "a mail needs somebody to go to")
     files = arguments.attachments(attachments)
-    said = {
+    said: dict[str, Any] = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
         "reply_to": _header(arguments.mailboxes("reply_to", () if reply_to is None else reply_to)) or None,
@@ -77,8 +79,11 @@ def draft(
     if not said["text"] and not said["html"]:
         raise InvalidEmail("text", text, "nothing to say: give text, html or both")
     recipients = _recipients(envelope)
+    subscription = _subscription(settings, said["category"])
     key = arguments.label("idempotency_key", idempotency_key)
     content = said | {
+        # Not in the hash: another key signs another link, and a retry still means the same mail.
+        "headers": said["headers"] | _unsubscribing(settings, sender, subscription, recipients, said["headers"]),
         "message_id": f"<{uuid.uuid4().hex}@{sender.domain}>",
         "date": datetime.now(UTC).replace(microsecond=0),
         "sender": sender.header,
@@ -96,7 +101,7 @@ def draft(
         "request_id": content["request_id"],
         **arguments.times(scheduled_at, expires_at),
     }
-    return Draft(content, row, recipients, files)
+    return Draft(content, row, recipients, files, subscription)
 
 
 def _refuse_what_is_not_there_yet(template: object, context: object, sensitive: bool) -> None:
@@ -111,6 +116,37 @@ def _refuse_what_is_not_there_yet(template: object, context: object, sensitive: 
         raise InvalidEmail(
             "sensitive", sensitive, "this version does not encrypt mail at rest: send a link to the secret instead"
         )
+
+
+def _subscription(settings: Settings, category: str | None) -> str | None:
+    found = subscriptions.declared(settings, category)
+    if found is None and category is not None and category.lower() in settings.outbox_subscriptions:
+        raise InvalidEmail("category", category, f"the subscription is spelled {category.lower()!r}")
+    return found
+
+
+def _unsubscribing(
+    settings: Settings,
+    sender: Mailbox,
+    category: str | None,
+    recipients: list[tuple[Kind, str]],
+    given: Mapping[str, str],
+) -> dict[str, str]:
+    """The headers of a subscription's mail, which speak of its one recipient."""
+    if category is None:
+        return {}
+    if len(recipients) != 1:
+        raise InvalidEmail(
+            "to",
+            [address for _, address in recipients],
+            f"mail of the subscription category {category!r} carries the recipient's own unsubscribe link: "
+            "queue one mail for each",
+        )
+    ours = subscriptions.headers(settings, recipients[0][1], category, sender.domain)
+    for name in given:
+        if name.lower() in map(str.lower, ours):
+            raise InvalidHeader("headers", name, f"Outbox sets it on mail of the subscription category {category!r}")
+    return ours
 
 
 def _sender(from_email: str | None, settings: Settings) -> Mailbox:

@@ -92,8 +92,8 @@ RETURNING email_queue.id"""
 
 def _suppress(sql: Words) -> str:
     return f"""
-INSERT INTO email_suppressions (target, reason, source)
-SELECT DISTINCT lower(q.recipient), q.last_error, a.relay FROM email_queue AS q
+INSERT INTO email_suppressions (target, category, reason, source)
+SELECT DISTINCT lower(q.recipient), '', q.last_error, a.relay FROM email_queue AS q
   JOIN email_attempts AS a ON a.email_id = q.id AND a.number = q.claims
  WHERE q.id {sql.among(sql.numbers(":ids"))}
 ON CONFLICT (target, category) DO UPDATE
