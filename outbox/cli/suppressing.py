@@ -87,19 +87,17 @@ def _list(connection: sa.Connection, *, as_json: bool) -> None:
     if not found:
         click.echo("Nobody is suppressed.", err=True)
         return
-    columns = ("Target", "Mail", "By", "Since", "Until")
-    put(RemarkTable(columns, "Reason", ((_cells(line), line.reason) for line in found), cut=columns[:3], whole=True))
+    # A column that says "all" in every line only takes room from the targets.
+    mail = ("Mail",) if any(line.category for line in found) else ()
+    columns = ("Target", *mail, "By", "Since", "Until")
+    lines = ((_cells(line, with_mail=bool(mail)), line.reason) for line in found)
+    put(RemarkTable(columns, "Reason", lines, cut=("Target", *mail, "By"), whole=True))
 
 
-def _cells(line: Suppression) -> list[Text]:
+def _cells(line: Suppression, *, with_mail: bool) -> list[Text]:
+    mail = [cell(line.category or "all")] if with_mail else []
     ends = distance(line.until) if line.until else "for good"
-    return [
-        cell(line.target),
-        cell(line.category or "all"),
-        cell(line.source),
-        cell(distance(line.created_at)),
-        cell(ends),
-    ]
+    return [cell(line.target), *mail, cell(line.source), cell(distance(line.created_at)), cell(ends)]
 
 
 def _put_added(added: Suppression, *, as_json: bool) -> None:

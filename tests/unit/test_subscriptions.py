@@ -158,7 +158,7 @@ def test_a_subscriptions_mail_has_its_recipients_link() -> None:
 
 
 def test_a_subscription_in_other_letters_is_no_transactional_mail() -> None:
-    with pytest.raises(InvalidEmail, match="^category='News': the subscription is spelled 'news'$"):
+    with pytest.raises(InvalidEmail, match=r"^category='News': the subscription is spelled 'news'$"):
         drafted(category="News")
 
 
