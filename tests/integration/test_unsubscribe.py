@@ -89,7 +89,7 @@ def test_whatever_is_posted_wants_out(app: Flask, client: FlaskClient, settings:
 def test_a_person_unsubscribes_and_thinks_again(app: Flask, client: FlaskClient, settings: AppSettings) -> None:
     link = path(settings, category="product-updates")
     asked = client.get(link).text
-    assert "Ada@example.com gets our mail about product updates." in text(asked)
+    assert "Ada@example.com is subscribed to our mail about product updates." in text(asked)
     assert re.findall(r'<form method="post" action="([^"]+)"', asked) == [link]
 
     done = client.post(link).text
@@ -99,7 +99,7 @@ def test_a_person_unsubscribes_and_thinks_again(app: Flask, client: FlaskClient,
 
     assert '<button class="quiet" name="undo" value="1">Undo</button>' in done
     undone = client.post(link, data={"undo": "1"}).text
-    assert "Subscribed again Ada@example.com gets our mail about product updates as before." in text(undone)
+    assert "Subscribed again Ada@example.com is subscribed to our mail about product updates again." in text(undone)
     assert recorded(app) == []
     assert f'href="{path(settings, "preferences", "product-updates")}"' in undone
 
