@@ -53,6 +53,7 @@ def draft(
     idempotency_key: str | None = None,
     sensitive: bool = False,
     request_id: str | None = None,
+    supersedes: str | None = None,
 ) -> Draft:
     """Check everything. `EmailService.queue_email` says what each argument means."""
     _refuse_what_is_not_there_yet(template, context, sensitive)
@@ -99,6 +100,7 @@ def draft(
         "max_attempts": arguments.max_attempts(max_attempts, settings),
         "on_uncertain": arguments.on_uncertain(on_uncertain, settings),
         "request_id": content["request_id"],
+        "supersedes": arguments.label("supersedes", supersedes),
         **arguments.times(scheduled_at, expires_at),
     }
     return Draft(content, row, recipients, files, subscription)

@@ -15,6 +15,7 @@ from outbox.relay import Report
 from outbox.relays import Relays
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, Status
+from outbox.superseding import SUPERSEDED
 
 FENCE_SECONDS = 900
 """How long a mail waits whose recipient may not be written to: what changes that is a setting, and so a restart."""
@@ -99,10 +100,8 @@ class Gate:
 
         That is a `time.monotonic()`. Each wait is short, but when it is over another may be faster, time and again.
         """
-        if mail.expired and mail.relay is not None:
-            return End(Status.UNCERTAIN, f"expired, and {mail.relay} may have sent it")
-        if mail.expired:
-            return End(Status.DEAD, "expired before its turn came", DeadReason.EXPIRED)
+        if end := _stale(mail):
+            return end
         if mail.suppressed is not None:
             return End(Status.DEAD, mail.suppressed, DeadReason.SUPPRESSED)
         if why := fence.held(self._settings, mail.recipient):
@@ -143,3 +142,15 @@ class Gate:
     def _domain(self, mail: Mail) -> str:
         recipient = self._settings.outbox_redirect_to or mail.recipient
         return recipient.rpartition("@")[2].lower()
+
+
+def _stale(mail: Mail) -> End | None:
+    """It is too late for this mail: cancelled or dead, unless a relay may have sent it before."""
+    if mail.expired:
+        why, end = "expired", End(Status.DEAD, "expired before its turn came", DeadReason.EXPIRED)
+    elif mail.superseded_by is not None:
+        why = f"{SUPERSEDED} ({mail.superseded_by})"
+        end = End(Status.CANCELLED, why)
+    else:
+        return None
+    return end if mail.relay is None else End(Status.UNCERTAIN, f"{why}, and {mail.relay} may have sent it")

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from outbox import subscriptions
 from outbox.breaker import Standing
 from outbox.states import DeadReason, Outcome, RelayState, Stage, Status
+from outbox.superseding import COLLAPSED, SUPERSEDED
 from outbox.suppressions import Suppression
 from outbox.times import told
 
@@ -207,7 +208,10 @@ def _sent(facts: Facts) -> str:
 
 
 def _cancelled(facts: Facts) -> str:
-    return f"was cancelled at {_finalized(facts)}; `outbox requeue {facts.id}` sends it after all"
+    when, why = _finalized(facts), facts.last_error or ""
+    if why.startswith((SUPERSEDED, COLLAPSED)):
+        return f"was cancelled at {when}, {why}"
+    return f"was cancelled at {when}; `outbox requeue {facts.id}` sends it after all"
 
 
 def _uncertain(facts: Facts) -> str:
