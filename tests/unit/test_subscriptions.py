@@ -2,6 +2,7 @@
 
 import re
 from email import message_from_bytes
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 from outbox import subscriptions
 from outbox.addresses import LONGEST_LINE
 from outbox.draft import Draft, draft
-from outbox.errors import InvalidEmail, InvalidHeader, InvalidLink, SettingsError
+from outbox.errors import InvalidEmail, InvalidHeader, InvalidLink, InvalidTemplate, SettingsError
 from outbox.message import Message
 from outbox.settings import LONGEST_CATEGORY, LONGEST_LINK, Settings
 from outbox.subscriptions import Subscription
@@ -190,6 +191,34 @@ def test_its_headers_are_ours(name: str) -> None:
     with pytest.raises(InvalidHeader, match=f"^headers='{name}': Outbox sets it on mail of the subscription category"):
         drafted(headers={name: "x"})
     assert drafted(headers={"List-Help": "<https://shop.example/help>"})
+
+
+def templated(tmp_path: Path, **values: Any) -> Settings:
+    folder = tmp_path / "templates" / "issue"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "subject.txt").write_text("Issue {{ number }}")
+    (folder / "body.html").write_text('<p>{{ number }}. <a href="{{ unsubscribe_url }}">Unsubscribe</a></p>')
+    return with_subscriptions(outbox_templates=str(folder.parent), **values)
+
+
+def test_a_template_shows_the_same_link(tmp_path: Path) -> None:
+    settings = templated(tmp_path)
+    asked = {"to": ADA, "template": "issue", "context": {"number": 7}}
+    content = draft(settings, **asked, category="news").content
+    link = subscriptions.url(settings, *NEWS)
+    assert f'href="{link}"' in content["html"]
+    assert link in content["text"]
+    assert content["headers"]["List-Unsubscribe"] == f"<{link}>"
+    with pytest.raises(InvalidTemplate, match="only mail of a category in OUTBOX_SUBSCRIPTIONS has one"):
+        draft(settings, **asked, category="receipt")
+
+
+def test_a_templated_mail_is_the_same_under_another_key(tmp_path: Path) -> None:
+    asked = {"to": ADA, "template": "issue", "context": {"number": 7}, "category": "news", "idempotency_key": "k"}
+    keys = (KEY, OLD_KEY)
+    one, other = (draft(templated(tmp_path, outbox_signing_keys=key), **asked).content for key in keys)
+    assert one["html"] != other["html"]
+    assert one["payload_hash"] == other["payload_hash"]
 
 
 def test_another_key_is_still_the_same_mail() -> None:
