@@ -31,6 +31,7 @@ class Mail:
     number: int
     """The attempt's."""
     recipient: str
+    category: str | None
     content_id: int
     relay: str | None
     """The one relay that may have had it before, and must be the one to have it again."""
@@ -76,7 +77,7 @@ class FileLink:
 
 def _rows(sql: Words) -> str:
     return f"""
-SELECT q.id, q.claims, q.recipient, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
+SELECT q.id, q.claims, q.recipient, q.category, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
        -({sql.seconds_since("q.lease_expires_at")}) AS lease_left, {standing_columns(sql)},
        {superseded_by("q")} AS superseded_by,
        c.id AS content_id, c.message_id, c.date, c.sender, c.to_header, c.cc_header, c.reply_to, c.subject, c.text,
@@ -139,6 +140,7 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]])
         token=token,
         number=row.claims,
         recipient=row.recipient,
+        category=row.category,
         content_id=row.content_id,
         relay=row.relay,
         lease_left=row.lease_left,

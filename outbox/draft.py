@@ -9,12 +9,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from outbox import arguments, templates
+from outbox import arguments, subscriptions, templates
 from outbox.addresses import Mailbox, parse_mailbox
 from outbox.attachments import Attachment
-from outbox.errors import InvalidAddress, InvalidEmail, TooLarge
+from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
+from outbox.subscriptions import Subscription
 from outbox.templates import Rendered
 
 _DIGESTS = (
@@ -33,6 +34,8 @@ class Draft:
     attachments: list[Attachment] = field(default_factory=list)
     within: float | None = None
     """Seconds for which a mail that collapses waits for others of its key, if it is the first."""
+    subscription: str | None = None
+    """The category, if the recipient can unsubscribe from it."""
 
 
 def draft(
@@ -88,20 +91,25 @@ def draft(
         context = arguments.kept_context(context)
         contexts = [*earlier, context]
     variables = context if contexts is None else {**(context or {}), "contexts": contexts}
-    rendered = _said(settings, subject, text, html, template, variables, locale)
-    said = {
+    category = arguments.label("category", category)
+    subscription = _subscription(settings, category, recipients)
+    link = subscription and subscriptions.url(settings, *subscription)
+    rendered = _said(settings, subject, text, html, template, variables, locale, link)
+    said: dict[str, Any] = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
         "reply_to": _header(arguments.mailboxes("reply_to", () if reply_to is None else reply_to)) or None,
         **rendered._asdict(),
         "headers": arguments.headers(headers),
         "locale": arguments.label("locale", locale),
-        "category": arguments.label("category", category),
+        "category": category,
     }
     if not said["text"] and not said["html"]:
         raise InvalidEmail("text", text, "nothing to say: give text, html or both")
     key = arguments.label("idempotency_key", idempotency_key)
     content = said | {
+        # Not in the hash: another key signs another link, and a retry still means the same mail.
+        "headers": said["headers"] | _unsubscribing(settings, subscription, sender, said["headers"]),
         "template": template,
         "contexts": contexts,
         "message_id": f"<{uuid.uuid4().hex}@{sender.domain}>",
@@ -123,7 +131,7 @@ def draft(
         "collapse": arguments.label("collapse", collapse),
         **arguments.times(scheduled_at, expires_at),
     }
-    return Draft(content, row, recipients, files, gathers)
+    return Draft(content, row, recipients, files, gathers, subscription and subscription.category)
 
 
 def _refuse_what_is_not_there_yet(sensitive: bool) -> None:
@@ -134,6 +142,36 @@ def _refuse_what_is_not_there_yet(sensitive: bool) -> None:
         )
 
 
+def _subscription(settings: Settings, category: str | None, recipients: list[tuple[Kind, str]]) -> Subscription | None:
+    """Whom the mail's unsubscribe link is about; None for transactional mail, which has none."""
+    if category is None or category.lower() not in settings.outbox_subscriptions:
+        return None
+    if category != category.lower():
+        raise InvalidEmail("category", category, f"the subscription is spelled {category.lower()!r}")
+    if len(recipients) != 1:
+        raise InvalidEmail(
+            "to",
+            [address for _, address in recipients],
+            f"mail of the subscription category {category!r} carries the recipient's own unsubscribe link: "
+            "queue one mail for each",
+        )
+    return Subscription(recipients[0][1], category)
+
+
+def _unsubscribing(
+    settings: Settings, subscription: Subscription | None, sender: Mailbox, given: Mapping[str, str]
+) -> dict[str, str]:
+    if subscription is None:
+        return {}
+    ours = subscriptions.headers(settings, *subscription, sender.domain)
+    for name in given:
+        if name.lower() in map(str.lower, ours):
+            raise InvalidHeader(
+                "headers", name, f"Outbox sets it on mail of the subscription category {subscription.category!r}"
+            )
+    return ours
+
+
 def _said(
     settings: Settings,
     subject: str | None,
@@ -142,6 +180,7 @@ def _said(
     template: str | None,
     context: Mapping[str, Any] | None,
     locale: str | None,
+    unsubscribe_url: str | None,
 ) -> Rendered:
     """Subject and bodies: as given, or as the template has them."""
     if template is None:
@@ -152,7 +191,7 @@ def _said(
         for name, value in (("subject", subject), ("text", text), ("html", html)):
             if value is not None:
                 raise InvalidEmail(name, value, f"template={template!r} says it: leave out one of them")
-        said = templates.of(settings).render(template, arguments.context(context), locale)
+        said = templates.of(settings).render(template, arguments.context(context), locale, unsubscribe_url)
     return Rendered(
         arguments.subject(said.subject), arguments.body("text", said.text), arguments.body("html", said.html)
     )

@@ -7,6 +7,7 @@
      |    +-- InvalidHeader
      |    +-- InvalidTemplate
      |    +-- TooLarge
+     +-- InvalidLink            nobody signed this link with a key of ours
      +-- IdempotencyConflict    the key is taken by a mail that says something else
      +-- NotPossible            the mail is not in a state in which that can be done
      +-- LeaseLost              the mail must not be sent by us (any more)
@@ -51,6 +52,10 @@ class InvalidTemplate(InvalidEmail):
 
 class TooLarge(InvalidEmail):
     """Larger than `OUTBOX_MAX_MESSAGE_BYTES`."""
+
+
+class InvalidLink(OutboxError):
+    """The token of a link that was not signed with one of `OUTBOX_SIGNING_KEYS`, or not for this purpose."""
 
 
 class IdempotencyConflict(OutboxError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from outbox import fence, suppressions
+from outbox import fence, subscriptions, suppressions
 from outbox.chunk import Mail
 from outbox.endpoints import Endpoint
 from outbox.rates import Rates
@@ -89,9 +89,10 @@ class Gate:
         """Look at the relays, and note who of a chunk is suppressed. False if the database is not ours to send from."""
         mails = list(mails)
         self.relays.look(connection)  # this claim may be a probe
-        found = suppressions.find(connection, {mail.recipient for mail in mails})
-        for mail in mails:
-            mail.suppressed = found.get(mail.recipient)
+        questions = [(mail.recipient, subscriptions.declared(self._settings, mail.category)) for mail in mails]
+        found = suppressions.find(connection, questions)
+        for mail, question in zip(mails, questions, strict=True):
+            mail.suppressed = found.get(question)
         return fence.whose(connection, self._settings) is None
 
     def check(self, mail: Mail, token: str, until: float) -> Endpoint | End | Hold | Shut:

@@ -80,7 +80,8 @@ class EmailService:
         Returns the row of the first recipient; `.content.recipients` holds them all. Addresses are strings, with a
         name or without; one, or a list of them. Times are aware. `priority` is high, normal or low. `scheduled_at`
         holds the mail back until then; after `expires_at` it is not sent any more. `on_uncertain` says what to do when
-        the relay may have had the mail: `retry` (risk a second copy) or `hold` (wait for a person).
+        the relay may have had the mail: `retry` (risk a second copy) or `hold` (wait for a person). A `category` of
+        OUTBOX_SUBSCRIPTIONS puts the recipient's unsubscribe link into the headers, and takes one recipient a mail.
 
         `supersedes` is a key: of the mails that have it only the newest is sent, and the older ones that have not gone
         are cancelled. `collapse` is a key, too: as long as a mail of it to the same recipient waits, a further one
