@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from outbox import arguments
-from outbox.addresses import Mailbox, parse_mailbox
+from outbox.addresses import Mailbox, marked_automatic, parse_mailbox
 from outbox.attachments import Attachment
 from outbox.errors import InvalidAddress, InvalidEmail, TooLarge
 from outbox.settings import Settings
@@ -63,6 +63,7 @@ def draft(
     if not envelope[Kind.TO]:
         raise InvalidAddress("to", to, "a mail needs somebody to go to")
     files = arguments.attachments(attachments)
+    given_headers = arguments.headers(headers)
     said = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
@@ -70,7 +71,7 @@ def draft(
         "subject": arguments.subject(subject),
         "text": arguments.body("text", text),
         "html": arguments.body("html", html),
-        "headers": arguments.headers(headers),
+        "headers": given_headers,
         "locale": arguments.label("locale", locale),
         "category": arguments.label("category", category),
     }
@@ -79,6 +80,7 @@ def draft(
     recipients = _recipients(envelope)
     key = arguments.label("idempotency_key", idempotency_key)
     content = said | {
+        "headers": marked_automatic(given_headers),
         "message_id": f"<{uuid.uuid4().hex}@{sender.domain}>",
         "date": datetime.now(UTC).replace(microsecond=0),
         "sender": sender.header,
