@@ -27,6 +27,7 @@ _UNSAFE_ADVICE = "cannot hold CR, LF, NUL or a lone surrogate (half a character)
 _NAMED = re.compile(  # Ada <a@x>, "Lovelace, Ada" <a@x>: a name outside quotes holds nothing that separates mailboxes
     r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"[ \t]*|(?P<name>[^"<>,;@\\]*))<(?P<address>[^<>]*)>'
 )
+_ENCODED_WORD = re.compile(r"=\?[^?]*\?[bq]\?", re.IGNORECASE)
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8: printable ASCII without the colon
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,60}"  # RFC 5322, 3.2.3; no longer than a line of a header will hold
 _ATOMS = re.compile(rf"(?!.*=\?){_ATEXT}(?: {_ATEXT})*")  # without "=?", which readers take for an encoded word
@@ -111,6 +112,8 @@ def _wire(address: str) -> str:
         strict=True,
         test_environment=True,
     )
+    if _ENCODED_WORD.search(found.local_part):  # it has no meaning there, and yet some hosts and readers decode it
+        raise EmailSyntaxError("Before the @-sign there can be nothing that looks like an encoded word (RFC 2047).")
     if len(found.local_part.encode()) > _LONGEST_LOCAL_PART:  # the library counts characters
         raise EmailSyntaxError(f"Before the @-sign there can be {_LONGEST_LOCAL_PART} bytes of UTF-8.")
     return f"{found.local_part}@{found.ascii_domain}"
