@@ -21,6 +21,7 @@ LONGEST_LINE = 998
 _LONGEST_LOCAL_PART = 64
 """Octets (RFC 5321, 4.5.3.1.1)."""
 
+_LONGEST_PROBLEM = 200
 _LONGEST_NAME = 76  # of a header, so that it and its colon fit the 78 columns a line should keep to
 _UNSAFE = re.compile(r"[\r\n\0\ud800-\udfff]")  # they end a header, or (a lone surrogate) have no UTF-8 form
 _UNSAFE_ADVICE = "cannot hold CR, LF, NUL or a lone surrogate (half a character)"
@@ -96,7 +97,9 @@ def parse_mailbox(field: str, value: object) -> Mailbox:
         wire_address = _wire(address)
     except EmailNotValidError as error:
         advice = " Give several addresses as a list of strings." if value.count("@") > 1 else ""
-        raise InvalidAddress(field, value, f"{error}{advice}") from error
+        # The library lists every character that it does not like, as often as it is there.
+        problem = str(error) if len(str(error)) <= _LONGEST_PROBLEM else f"{str(error)[:_LONGEST_PROBLEM]}..."
+        raise InvalidAddress(field, value, f"{problem}{advice}") from error
     name = re.sub(r"\\(.)", r"\1", name)
     return Mailbox(re.sub(r"[ \t]+", " ", name).strip(" "), wire_address)
 

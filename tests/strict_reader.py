@@ -183,13 +183,13 @@ def _put_together(given: dict[str, str]) -> dict[str, str]:
     pieces: dict[str, list[str]] = {}
     for name, value in given.items():
         base, *rest = name.split("*")
-        if not rest:
-            found[base] = value
-        elif rest == [""]:
-            found[base] = _extended(value)
+        if rest in ([], [""]):
+            _must(base not in found, "a parameter in two forms", given)
+            found[base] = _extended(value) if rest else value
         else:
             _must(rest == [str(len(pieces.setdefault(base, []))), ""], "pieces out of order", name)
             pieces[base].append(value)
+    _must(not found.keys() & pieces.keys(), "a parameter in two forms", given)
     return found | {base: _extended("".join(values)) for base, values in pieces.items()}
 
 

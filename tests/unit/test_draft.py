@@ -65,6 +65,8 @@ BAD_TYPES: list[Any] = [
     "pdf",
     "application/pdf\r\nX: b",
     "text/plain; name=a b",
+    "text/plain; name=a; NAME=b",
+    'text/plain; name="=?utf-8?q?x?="',
     'text/plain; name="\ud800"',
     'text/plain; name="\u00e4"',
     "a" * 300 + "/b",
@@ -73,7 +75,22 @@ BAD_TYPES: list[Any] = [
     7,
     b"text/plain",
 ]
-BAD_INLINE_IDS: list[Any] = ["", "a b", "<logo>", "a\r\nX: b", "log\u00f6", "\ud800", "a\x01", "a" * 256, 7]
+BAD_INLINE_IDS: list[Any] = [
+    "a@b@c",
+    "a..b",
+    "(a)",
+    "a,b",
+    "=?utf-8?q?x?=",
+    "",
+    "a b",
+    "<logo>",
+    "a\r\nX: b",
+    "log\u00f6",
+    "\ud800",
+    "a\x01",
+    "a" * 256,
+    7,
+]
 
 
 @pytest.mark.parametrize("argument", ["to", "cc", "bcc", "reply_to", "from_email"])
@@ -167,6 +184,7 @@ def test_bad_address(argument: str, address: Any) -> None:
         named(attachments=[Attachment("a", bytearray())])(InvalidEmail, "attachments[0].data"),  # type: ignore[arg-type]
         named(attachments=[Attachment("", b"")])(InvalidEmail, "attachments[0].filename"),
         named(attachments=[Attachment(None, b"")])(InvalidEmail, "attachments[0].filename"),  # type: ignore[arg-type]
+        named(attachments=[Attachment("..", b"")])(InvalidEmail, "attachments[0].filename"),
         named(attachments=[Attachment("../a", b"")])(InvalidEmail, "attachments[0].filename"),
         named(attachments=[Attachment("C:\\a", b"")])(InvalidEmail, "attachments[0].filename"),
         named(attachments=[Attachment("a\r\nX: b", b"")])(InvalidEmail, "attachments[0].filename"),
