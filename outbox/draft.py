@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from outbox import arguments, subscriptions, templates
-from outbox.addresses import Mailbox, parse_mailbox
+from outbox.addresses import Mailbox, marked_automatic, parse_mailbox
 from outbox.attachments import Attachment
 from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
 from outbox.settings import Settings
@@ -95,12 +95,13 @@ def draft(
     subscription = _subscription(settings, category, recipients)
     link = subscription and subscriptions.url(settings, *subscription)
     rendered = _said(settings, subject, text, html, template, variables, locale, link)
+    given_headers = arguments.headers(headers)
     said: dict[str, Any] = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
         "reply_to": _header(arguments.mailboxes("reply_to", () if reply_to is None else reply_to)) or None,
         **rendered._asdict(),
-        "headers": arguments.headers(headers),
+        "headers": given_headers,
         "locale": arguments.label("locale", locale),
         "category": category,
     }
@@ -109,7 +110,7 @@ def draft(
     key = arguments.label("idempotency_key", idempotency_key)
     content = said | {
         # Not in the hash: another key signs another link, and a retry still means the same mail.
-        "headers": said["headers"] | _unsubscribing(settings, subscription, sender, said["headers"]),
+        "headers": marked_automatic(given_headers) | _unsubscribing(settings, subscription, sender, given_headers),
         "template": template,
         "contexts": contexts,
         "message_id": f"<{uuid.uuid4().hex}@{sender.domain}>",
