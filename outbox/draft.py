@@ -10,7 +10,7 @@ from typing import Any
 
 from outbox import arguments
 from outbox.addresses import Mailbox, parse_mailbox
-from outbox.attachments import Attachment
+from outbox.attachments import Attachment, check_together
 from outbox.errors import InvalidAddress, InvalidEmail, TooLarge
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
@@ -62,7 +62,7 @@ def draft(
     }
     if not envelope[Kind.TO]:
         raise InvalidAddress("to", to, "a mail needs somebody to go to")
-    files = arguments.attachments(attachments)
+    files = arguments.attachments(attachments, settings)
     said = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
@@ -76,6 +76,7 @@ def draft(
     }
     if not said["text"] and not said["html"]:
         raise InvalidEmail("text", text, "nothing to say: give text, html or both")
+    check_together(files, html)
     recipients = _recipients(envelope)
     key = arguments.label("idempotency_key", idempotency_key)
     content = said | {

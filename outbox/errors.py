@@ -45,7 +45,7 @@ class InvalidHeader(InvalidEmail):
 
 
 class TooLarge(InvalidEmail):
-    """Larger than `OUTBOX_MAX_MESSAGE_BYTES`."""
+    """Larger than `OUTBOX_MAX_MESSAGE_BYTES`, or a file than `OUTBOX_MAX_ATTACHMENT_BYTES`."""
 
 
 class IdempotencyConflict(OutboxError):

@@ -10,16 +10,16 @@ network: after the commit, one call of `wake` tells the workers that there is so
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from outbox import enqueue, operations
-from outbox.attachments import Attachment
+from outbox.attachments import Attachment, Blob, file_bytes
 from outbox.draft import Draft, draft
-from outbox.errors import InvalidEmail
+from outbox.errors import InvalidEmail, TooLarge
 from outbox.explaining import explain
 from outbox.models import EmailAttachment, EmailContent, QueuedEmail
 from outbox.settings import Settings
@@ -85,6 +85,7 @@ class EmailService:
             on_uncertain=on_uncertain, category=category, idempotency_key=idempotency_key, sensitive=sensitive,
             request_id=request_id,
         )  # fmt: skip
+        enqueue.check_blobs(self._connection(), [("", checked)])
         content = EmailContent(**checked.content)
         if idempotency_key is not None:
             # At once and not at the flush: of two transactions with the same key, one waits here for the other.
@@ -119,6 +120,20 @@ class EmailService:
         with self._session.begin_nested():
             return self._write(drafts)
 
+    def store(self, data: bytes | BinaryIO) -> Blob:
+        """Write a file, in the session's transaction, for `Attachment(filename, blob)` in this mail and later ones.
+
+        For a file that goes with many mails, or that comes long before its mail: the Blob is all that need be kept.
+        The same bytes are stored once, whoever gives them. `data` is bytes, or a stream opened in binary mode.
+        """
+        read = file_bytes(data)
+        largest = self._settings.outbox_max_attachment_bytes
+        if len(read) > largest:
+            raise TooLarge("data", len(read), f"bytes, more than OUTBOX_MAX_ATTACHMENT_BYTES={largest}")
+        blob = Attachment("stored", read).blob
+        enqueue.store(self._connection(), {blob.sha256: read})
+        return blob
+
     def cancel(self, id_: int) -> None:
         """Call a pending mail back. Raises NotPossible if it is not there or not pending (any more)."""
         self._move(id_, operations.cancel, "cancelled")
@@ -143,6 +158,7 @@ class EmailService:
 
     def _write(self, drafts: Sequence[Draft]) -> list[int]:
         connection = self._connection()
+        enqueue.check_blobs(connection, ((f"mails[{number}].", d) for number, d in enumerate(drafts)))
         ids = enqueue.insert_contents(connection, drafts)
         new = [(ids[d.content["message_id"]], d) for d in drafts if d.content["message_id"] in ids]
         enqueue.insert_attachments(connection, new)
