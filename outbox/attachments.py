@@ -29,7 +29,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[ !#-\[\]-~]*\"|[\w.+-]+))*", re.ASCII)
 _INLINE_ID = re.compile(r"[!-;=?-~]+")
 _SHOWN = re.compile(
-    r"""(?:[\s"'](?:src|background|poster|data|href|srcset)\s*=\s*["']?|url\(\s*(?:["']|&quot;|&\#39;)?)\s*cid:([^\s"'<>)&]+)""",
+    r"""(?:[\s"'](?:src|background|poster|data|href|srcset)\s*=\s*["']?|url\(\s*(?:["']|&quot;|&\#39;)?)\s*cid:((?:(?!&quot;|&\#39;)[^\s"'<>)])+)""",
     re.IGNORECASE,
 )
 """Where HTML shows, or links to, a part of its own mail."""
@@ -186,7 +186,9 @@ def check_together(files: Sequence[Attachment], html: str | None) -> None:
         if file.inline_id in by_id:
             raise InvalidEmail(f"{name}.inline_id", file.inline_id, f"{by_id[file.inline_id]} has it, too")
         by_id[file.inline_id] = name
-    for shown in _SHOWN.findall(html or ""):
+    if html is None or "cid:" not in html.lower():  # ten times as quick
+        return
+    for shown in _SHOWN.findall(html):
         if not {shown, unquote(unescape(shown))} & by_id.keys():
             raise InvalidEmail("html", f"cid:{shown}", "a picture that no attachment has as its inline_id")
 
