@@ -12,13 +12,14 @@ The delivery is production's: its statements, its retries, its SMTP client. What
 the second thread. PYTEST_DONT_REWRITE: nothing here is an assertion of a test.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import sqlalchemy as sa
     from sqlalchemy.orm import Session
 
@@ -37,8 +38,8 @@ def outbox(
     from outbox import service
     from outbox.testing.box import Outbox
 
-    # `EmailService(session)` reads the environment once a process, and keeps what it found there. Here it takes what the
-    # test's delivery takes, and the next test's takes its own.
+    # `EmailService(session)` reads the environment once a process, and keeps what it found. In a test it takes what the
+    # test's delivery takes, be that the environment with a sender added or what the application has put in its place.
     monkeypatch.setattr(service, "_environment", lambda: outbox_settings)
     # A developer's own journal must not be replayed into a test.
     journal = tmp_path / "outbox-journal.jsonl"

@@ -1,7 +1,6 @@
 """The `outbox` of a test: what is queued, what was sent, and what became of the rest."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -12,6 +11,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from outbox import claims
 from outbox.chunk import Composer, load
+from outbox.database import utcnow
 from outbox.delivery import Courier
 from outbox.drain import drain
 from outbox.explaining import explain
@@ -23,7 +23,7 @@ from outbox.testing import clock
 from outbox.testing.mail import Mail, parse
 from outbox.testing.savepoints import SavepointEngine, SavepointLedger
 from outbox.testing.script import RelayScript
-from outbox.testing.telling import Wanted, compared, listed
+from outbox.testing.telling import Rest, Wanted, told
 from outbox.testing.wire import Accepted, ScriptedRelay
 
 WORKER = "outbox.testing"
@@ -34,6 +34,13 @@ _ALL = 1_000_000
 
 _LEASE = 60.0
 """Seconds. Nobody else is there to take a mail over."""
+
+_PENDING = sa.select(QueuedEmail.id).where(QueuedEmail.status == Status.PENDING)
+_ENDED = (
+    sa.select(QueuedEmail.id, QueuedEmail.recipient, QueuedEmail.subject)
+    .where(QueuedEmail.status.in_([Status.DEAD, Status.UNCERTAIN, Status.CANCELLED]))
+    .order_by(QueuedEmail.id)
+)
 
 
 class Outbox:
@@ -81,9 +88,7 @@ class Outbox:
         with self._transaction() as connection:
             clock.travel(connection, timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
 
-    def assert_sent(
-        self, *, to: str | None = None, subject: str | None = None, containing: str | None = None
-    ) -> Mail:
+    def assert_sent(self, *, to: str | None = None, subject: str | None = None, containing: str | None = None) -> Mail:
         """The one mail that was sent so: to this address, with this very subject, with these words in text or HTML."""
         __tracebackhide__ = True
         return self._one("sent", self.sent, Wanted(to, subject, containing))
@@ -111,19 +116,30 @@ class Outbox:
 
     def _one(self, how: str, mails: Sequence[Mail], wanted: Wanted) -> Mail:
         __tracebackhide__ = True
-        found = wanted.among(mails)
-        if len(found) != 1:
-            self._fail(f"{len(found) or 'no'} {wanted} {'were' if len(found) > 1 else 'was'} {how}", wanted)
+        found = [mail for mail in mails if wanted.fits(mail)]
+        if not found:
+            self._fail(f"No mail{wanted} was {how}.", wanted)
+        if len(found) > 1:
+            self._fail(f"{len(found)} mails{wanted} were {how}, and one was asked for.", wanted)
         return found[0]
 
     def _none(self, how: str, mails: Sequence[Mail], wanted: Wanted) -> None:
         __tracebackhide__ = True
-        if wanted.among(mails):
-            self._fail(f"{wanted} was {how}", wanted)
+        if any(map(wanted.fits, mails)):
+            self._fail(f"A mail{wanted} was {how}, and none was to be.", wanted)
 
     def _fail(self, what: str, wanted: Wanted) -> NoReturn:
         __tracebackhide__ = True
-        raise AssertionError(what)
+        queued = self.queued
+        with self._transaction() as connection:
+            due = connection.scalars(_PENDING.where(QueuedEmail.next_attempt_at <= utcnow()))
+            standing = {mail.id: explain(connection, self._settings, mail.id) for mail in queued}
+            ended = [
+                f"to {row.recipient}, {row.subject!r}. {explain(connection, self._settings, row.id)}"
+                for row in connection.execute(_ENDED)
+            ]
+            rest = Rest(standing, set(due), ended)
+        raise AssertionError(told(what, wanted, self.sent, queued, rest))
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

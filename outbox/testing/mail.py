@@ -23,7 +23,7 @@ class Mail:
     """One mail to one recipient: a mail to two people is two of these."""
 
     id: int
-    """Of its row: `session.get(QueuedEmail, mail.id)` has its status, `EmailService(session).explain(mail.id)` says it."""
+    """Of its row: `session.get(QueuedEmail, mail.id)` has its status, attempts and times."""
     sender: str
     """The envelope's, bare; `headers["From"]` has the name, too."""
     recipient: str

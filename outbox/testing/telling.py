@@ -1,7 +1,8 @@
-"""What was looked for, and why it was not found: the words of a failed assertion."""
+"""What a test asked for, and what there is instead: the words of a failed assertion."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from outbox.testing.mail import Mail
 
@@ -9,6 +10,7 @@ _SHOWN = 10
 """Mails named of each kind, the nearest first; the rest is counted."""
 
 _EXCERPT = 60
+"""Characters of a mail's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,53 +23,68 @@ class Wanted:
 
     def __str__(self) -> str:
         words = [
-            f"to {self.to}" if self.to is not None else "",
-            f"with the subject {self.subject!r}" if self.subject is not None else "",
-            f"containing {self.containing!r}" if self.containing is not None else "",
+            f" to {self.to}" if self.to is not None else "",
+            f" with the subject {self.subject!r}" if self.subject is not None else "",
+            f" that contains {self.containing!r}" if self.containing is not None else "",
         ]
-        return " ".join(word for word in ["mail", *words] if word)
+        return "".join(words)
 
-    def misses(self, mail: Mail) -> list[str]:
-        """What is not as wanted; empty for the mail that is."""
-        found: list[str] = []
-        if self.to is not None and self.to.lower() != mail.recipient.lower():
-            found.append(f"it goes to {mail.recipient}")
-        if self.subject is not None and self.subject != mail.subject:
-            found.append(f"its subject is {mail.subject!r}")
-        if self.containing is not None and self.containing not in f"{mail.text or ''}\n{mail.html or ''}":
-            found.append(f"it says {excerpt(mail)}")
-        return found
+    def fits(self, mail: Mail) -> bool:
+        """Whether it is as asked for. Letter case of an address does not matter."""
+        return self._missed(mail) == 0
 
-    def among(self, mails: Sequence[Mail]) -> list[Mail]:
-        """Those that are as wanted."""
-        return [mail for mail in mails if not self.misses(mail)]
+    def lines(self, mails: Sequence[Mail], standing: Mapping[int, str] | None = None) -> list[str]:
+        """A line for each, the nearest first, with how it stands."""
+        return [self._line(mail, standing or {}) for mail in sorted(mails, key=self._missed)]
+
+    def _missed(self, mail: Mail) -> int:
+        to = self.to is not None and self.to.lower() != mail.recipient.lower()
+        subject = self.subject is not None and self.subject != mail.subject
+        return to + subject + (not self._contained(mail))
+
+    def _contained(self, mail: Mail) -> bool:
+        return self.containing is None or any(self.containing in body for body in (mail.text, mail.html) if body)
+
+    def _line(self, mail: Mail, standing: Mapping[int, str]) -> str:
+        says = "" if self._contained(mail) else f", which says {_excerpt(mail)}"
+        return f"to {mail.recipient}, {mail.subject!r}{says}" + (f". {standing[mail.id]}" if standing else "")
 
 
-def excerpt(mail: Mail) -> str:
-    """The beginning of what it says."""
+class Rest(NamedTuple):
+    """What `sent` does not show: how each mail of the queue stands, what is due, and what will not go at all."""
+
+    standing: Mapping[int, str]
+    due: set[int]
+    ended: Sequence[str]
+
+
+def told(what: str, wanted: Wanted, sent: Sequence[Mail], queued: Sequence[Mail], rest: Rest) -> str:
+    """The whole message."""
+    parts = [
+        what,
+        _listed("Sent", wanted.lines(sent)),
+        _listed("Queued", wanted.lines(queued, rest.standing)),
+        _listed("Ended unsent", rest.ended) if rest.ended else "",
+        _hint([mail for mail in queued if wanted.fits(mail)], rest.due) if not any(map(wanted.fits, sent)) else "",
+    ]
+    return "\n".join(filter(None, parts))
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return f"{title}: nothing."
+    left = len(lines) - _SHOWN
+    more = [f"  and {left} more"] if left > 0 else []
+    return "\n".join([f"{title}, {len(lines)}:", *(f"  {line}" for line in lines[:_SHOWN]), *more])
+
+
+def _hint(fitting: Sequence[Mail], due: set[int]) -> str:
+    """What a test that asked for one of these has left out."""
+    if any(mail.id in due for mail in fitting):
+        return "It is queued and due: outbox.deliver() tries it."
+    return "It is queued for later: outbox.travel(...) past that time, then outbox.deliver()." if fitting else ""
+
+
+def _excerpt(mail: Mail) -> str:
     text = mail.text or mail.html or ""
     return repr(text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 3]}...")
-
-
-def listed(title: str, lines: Sequence[str]) -> str:
-    """`title (2):` and a line for each, or that there is none."""
-    if not lines:
-        return f"{title}: nothing"
-    rest = len(lines) - _SHOWN
-    more = [f"... and {rest} more"] if rest > 0 else []
-    return "\n".join([f"{title} ({len(lines)}):", *(f"  {line}" for line in [*lines[:_SHOWN], *more])])
-
-
-def compared(mails: Sequence[Mail], wanted: Wanted) -> list[str]:
-    """A line for each mail, with what is not as wanted; the nearest first."""
-    nearest = sorted(mails, key=lambda mail: len(wanted.misses(mail)))
-    return [f"{named(mail)}{_but(wanted.misses(mail))}" for mail in nearest]
-
-
-def named(mail: Mail) -> str:
-    """Which mail it is."""
-    return f"mail {mail.id} to {mail.recipient}, {mail.subject!r}"
-
-
-def _but(misses: Sequence[str]) -> str:
-    return f": {', '.join(misses)}" if misses else ""

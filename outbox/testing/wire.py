@@ -32,9 +32,7 @@ class Accepted(NamedTuple):
 class ScriptedRelay(Relay):
     """One relay of the settings, under its own name. It asks for no login and no TLS: the line is no network."""
 
-    def __init__(
-        self, endpoint: Endpoint, settings: Settings, script: RelayScript, accepted: list[Accepted]
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, settings: Settings, script: RelayScript, accepted: list[Accepted]) -> None:
         super().__init__(replace(endpoint, starttls=False, tls=False, user=None, password=None), settings)
         self.smtp_cls = ScriptedConversation
         self._script = script
