@@ -1,5 +1,6 @@
-"""The plugin as pytest loads it: in a process of its own, in an empty folder, with no settings."""
+"""The plugin as pytest loads it: in a process of its own, in a folder with nothing but tests, with no settings."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-_README = Path(__file__).parents[2] / "README.md"
+_ROOT = Path(__file__).parents[2]
 
-_SECTION = _README.read_text().partition("\n## Test it\n")[2].partition("\n## ")[0]
+_SECTION = (_ROOT / "README.md").read_text().partition("\n## Test it\n")[2].partition("\n## ")[0]
 _FIRST_TEST, _OWN_SESSION = re.findall(r"^```python\n(.*?)^```$", _SECTION, re.DOTALL | re.MULTILINE)
 
-_ENGINE = """
+_OWN_ENGINE = """
 import pytest
 from sqlalchemy.orm import Session
 from outbox import EmailService
@@ -28,32 +29,26 @@ def engine(tmp_path):
 
 """
 
+_COMMITTING = """
+import pytest
+from outbox import EmailService
 
-def test_the_first_test_of_the_readme_runs_as_it_stands() -> None:
-    Path("test_first.py").write_text(_FIRST_TEST)
-    assert "1 passed" in _pytest()
+@pytest.mark.parametrize("number", range(3))
+def test_committing(number, outbox, outbox_session):
+    assert outbox.queued == outbox.sent == []
+    EmailService(outbox_session).queue_email("ada@example.com", "Hello", text="Hello.")
+    outbox_session.commit()
+    outbox.deliver()
+    outbox_session.commit()
+"""
 
-
-def test_the_test_of_the_readme_with_a_session_of_its_own_runs() -> None:
-    Path("test_own.py").write_text(_ENGINE + _OWN_SESSION)
-    assert "1 passed" in _pytest()
-
-
-def test_each_test_begins_with_nothing_whatever_the_one_before_committed() -> None:
-    test = "    assert outbox.queued == outbox.sent == []\n"
-    test += '    EmailService(outbox_session).queue_email("ada@example.com", "Hello", text="Hello.")\n'
-    test += "    outbox_session.commit()\n    outbox.deliver()\n    outbox_session.commit()\n"
-    tests = (f"def test_{number}(outbox, outbox_session):\n{test}" for number in range(3))
-    Path("test_several.py").write_text("\n".join(["from outbox import EmailService", *tests]))
-    assert "3 passed" in _pytest()
-
-
-def test_the_settings_are_the_environments_or_the_applications_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SMTP_FROM_EMAIL", "Shop <shop@example.com>")
-    Path("test_settings.py").write_text(
-        """
+_SETTINGS = """
 import pytest
 from outbox import EmailService, Settings
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("SMTP_FROM_EMAIL", "Shop <shop@example.com>")
 
 def send(outbox, session):
     row = EmailService(session).queue_email("ada@example.com", "Hello", text="Hello.")
@@ -73,38 +68,77 @@ class TestOwn:
 def test_environment_again(outbox, outbox_session):
     assert send(outbox, outbox_session) == ("shop@example.com", 5)
 """
-    )
-    assert "3 passed" in _pytest()
+
+_FAILING = """
+def test_it(outbox):
+    outbox.assert_sent(to="ada@example.com")
+"""
+
+_JOURNAL = "var/outbox-journal.jsonl"
 
 
-def test_a_journal_of_the_developers_is_left_alone() -> None:
-    journal = Path("var/outbox-journal.jsonl")
-    journal.parent.mkdir()
-    journal.write_text("what a relay has taken\n")
-    Path("test_first.py").write_text(_FIRST_TEST)
-    assert "1 passed" in _pytest()
-    assert journal.read_text() == "what a relay has taken\n"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tests of an application, and the journal of a worker that its developer runs there."""
+    folder = tmp_path_factory.mktemp("application")
+    (folder / "test_first.py").write_text(_FIRST_TEST)
+    (folder / "test_own.py").write_text(_OWN_ENGINE + _OWN_SESSION)
+    (folder / "test_committing.py").write_text(_COMMITTING)
+    (folder / "test_settings.py").write_text(_SETTINGS)
+    (folder / "test_failing.py").write_text(_FAILING)
+    (folder / "var").mkdir()
+    (folder / _JOURNAL).write_text("what a relay has taken\n")
+    return folder
 
 
-def test_a_failure_is_shown_at_the_line_of_the_test() -> None:
-    Path("test_failing.py").write_text("def test_it(outbox):\n    outbox.assert_sent(to='ada@example.com')\n")
-    said = _pytest(code=1)
-    assert "\n>       outbox.assert_sent(to='ada@example.com')\n" in said
+@pytest.fixture(scope="module")
+def said(folder: Path) -> str:
+    """What pytest says to them."""
+    return _run("-m", "pytest", "-p", "outbox.testing", "-W", "error", "-rA", folder=folder, code=1)
+
+
+def test_the_first_test_of_the_readme_runs_as_it_stands(said: str) -> None:
+    assert "\nPASSED test_first.py::test_welcome\n" in said
+
+
+def test_the_test_of_the_readme_with_a_session_of_its_own_runs(said: str) -> None:
+    assert "\nPASSED test_own.py::test_full_mailbox\n" in said
+
+
+def test_each_test_begins_with_nothing_whatever_the_one_before_committed(said: str) -> None:
+    assert said.count("\nPASSED test_committing.py::test_committing") == 3
+
+
+def test_the_settings_are_the_environments_or_the_applications_own(said: str) -> None:
+    assert said.count("\nPASSED test_settings.py::") == 3
+
+
+def test_a_journal_of_the_developers_is_left_alone(said: str, folder: Path) -> None:
+    assert (folder / _JOURNAL).read_text() == "what a relay has taken\n"
+
+
+def test_a_failure_is_shown_at_the_line_of_the_test(said: str) -> None:
+    assert '\n>       outbox.assert_sent(to="ada@example.com")\n' in said
     assert "\nE       AssertionError: No mail to ada@example.com was sent.\n" in said
-    assert "\ntest_failing.py:2: AssertionError\n" in said
+    assert "\ntest_failing.py:3: AssertionError\n" in said
+    assert said.count("\nFAILED ") == 1
 
 
-def test_it_costs_nothing_until_it_is_used() -> None:
+def test_it_costs_nothing_until_it_is_used(tmp_path: Path) -> None:
     """pytest imports the plugin of an installed package at every start, before a coverage can begin."""
-    loaded = "import sys, outbox.testing; print(sorted(name for name in sys.modules if name.startswith('outbox')))"
-    assert _run("-c", f"{loaded}; assert 'sqlalchemy' not in sys.modules") == "['outbox', 'outbox.testing']\n"
+    loaded = "import sys, outbox.testing; print(*sorted(name for name in sys.modules if name.startswith('outbox')))"
+    assert _run("-c", f"{loaded}; assert 'sqlalchemy' not in sys.modules", folder=tmp_path) == "outbox outbox.testing\n"
 
 
-def _pytest(code: int = 0) -> str:
-    return _run("-m", "pytest", "-p", "outbox.testing", "-W", "error", code=code)
-
-
-def _run(*arguments: str, code: int = 0) -> str:
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60)
+def _run(*arguments: str, folder: Path, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(_ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
