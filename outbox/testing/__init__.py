@@ -12,6 +12,7 @@ The delivery is production's: its statements, its retries, its SMTP client. What
 the second thread. PYTEST_DONT_REWRITE: nothing here is an assertion of a test.
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from outbox.settings import Settings
     from outbox.testing.box import Outbox
+    from outbox.testing.mail import Mail
+
+__all__ = ["Mail", "Outbox"]
 
 SENDER = "Test <test@example.com>"
 """Who mail is from, where the application's settings do not say."""
@@ -82,3 +86,11 @@ def _outbox_engine() -> "Iterator[sa.Engine]":
     Base.metadata.create_all(engine)
     yield engine
     engine.dispose()
+
+
+def __getattr__(name: str) -> object:
+    """The types, for a test that names them; imported when asked for, as everything here is."""
+    homes = {"Mail": "mail", "Outbox": "box"}
+    if name not in homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{homes[name]}"), name)

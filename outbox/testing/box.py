@@ -62,10 +62,7 @@ class Outbox:
         """Mail that is still to be sent: due, scheduled or waiting for a retry. As it will go, in the order queued."""
         with self._transaction() as connection, _taken_back(connection):
             clock.make_due(connection)
-            claim = claims.claim(connection, dict.fromkeys(Priority, _ALL), WORKER, _LEASE)
-            mails = load(connection, sorted(id_ for ids in claim.ids.values() for id_ in ids), claim.token)
-            compose = Composer(_engine(connection)).compose
-            return [Mail.read(mail.id, mail.sender, mail.recipient, compose(mail)) for mail in mails]
+            return self._compose(connection)
 
     def deliver(self) -> list[Mail]:
         """Try everything that is due, once, as a worker would. Returns what the relay accepted; `sent` has it, too.
@@ -74,6 +71,7 @@ class Outbox:
         """
         accepted: list[Accepted] = []
         with self._transaction() as connection:
+            clock.catch_up(connection)
             self._drain(_engine(connection), accepted)
             went = [self._read(connection, *mail) for mail in accepted]
         self.sent += went
@@ -146,6 +144,8 @@ class Outbox:
         """The session's own. One that was open stays open; one that was not is committed, as a worker's would be."""
         session = self._sessions() if isinstance(self._sessions, scoped_session) else self._sessions
         was_open = session.in_transaction()
+        if not was_open:
+            session.begin()
         try:
             session.flush()
             yield session.connection(bind_arguments={"mapper": EmailContent})
@@ -158,6 +158,13 @@ class Outbox:
                 session.expire(known)
         if not was_open:
             session.commit()
+
+    def _compose(self, connection: sa.Connection) -> list[Mail]:
+        """What is due, claimed."""
+        claim = claims.claim(connection, dict.fromkeys(Priority, _ALL), WORKER, _LEASE)
+        mails = load(connection, sorted(id_ for ids in claim.ids.values() for id_ in ids), claim.token)
+        composer = Composer(_engine(connection))
+        return [Mail.read(mail.id, mail.sender, mail.recipient, composer.compose(mail)) for mail in mails]
 
     def _drain(self, engine: sa.Engine, accepted: list[Accepted]) -> None:
         settings = self._settings

@@ -8,6 +8,9 @@ import re
 from dataclasses import replace
 from socket import AF_INET, socket
 from typing import Any, NamedTuple, cast
+from unittest.mock import patch
+
+from emails.utils import DNS_NAME
 
 from outbox.conversation import Conversation
 from outbox.endpoints import Endpoint
@@ -33,7 +36,12 @@ class ScriptedRelay(Relay):
     """One relay of the settings, under its own name. It asks for no login and no TLS: the line is no network."""
 
     def __init__(self, endpoint: Endpoint, settings: Settings, script: RelayScript, accepted: list[Accepted]) -> None:
-        super().__init__(replace(endpoint, starttls=False, tls=False, user=None, password=None), settings)
+        # The library looks up this machine's name first, which is a question to the network, and takes seconds on some.
+        with patch.object(DNS_NAME, "get_fqdn", return_value="test.invalid"):
+            super().__init__(
+                replace(endpoint, starttls=False, tls=False, user=None, password=None),
+                settings.model_copy(update={"smtp_ca_file": None}),
+            )
         self.smtp_cls = ScriptedConversation
         self._script = script
         self._accepted = accepted

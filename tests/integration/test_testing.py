@@ -1,17 +1,20 @@
 """The plugin that applications use, on both databases, in a transaction that is rolled back."""
 
 import re
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from emails.utils import DNS_NAME
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from outbox import Attachment, EmailService, QueuedEmail, Settings
 from outbox.models import EmailAttempt, EmailSuppression
-from outbox.testing.box import Outbox
+from outbox.testing import Outbox
 
 pytest_plugins = ["outbox.testing"]
 
@@ -194,6 +197,36 @@ def test_scheduled_mail_waits_for_its_time_and_expired_mail_dies(outbox: Outbox,
     outbox.travel(hours=2)
     assert [one.recipient for one in outbox.deliver()] == [ADA]
     assert (later.status, short.status, short.dead_reason) == ("sent", "dead", "expired")
+
+
+def test_mail_scheduled_for_now_goes_now(outbox: Outbox, queue: Queue, outbox_session: Session) -> None:
+    """Although on PostgreSQL the test's transaction began before, and its clock stands still."""
+    outbox_session.execute(sa.select(1))
+    queue(scheduled_at=datetime.now(UTC))
+    assert len(outbox.deliver()) == 1
+
+
+def test_no_network_is_touched(outbox: Outbox, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(*_: object) -> None:
+        raise AssertionError("the network was touched")
+
+    for name in ("socket", "create_connection", "getaddrinfo", "gethostbyaddr", "gethostbyname", "getfqdn"):
+        monkeypatch.setattr(socket, name, touched)
+    monkeypatch.delattr(DNS_NAME, "_fqdn", raising=False)
+    threads = threading.enumerate()
+    queue()
+    assert len(outbox.deliver()) == 1
+    assert threading.enumerate() == threads
+
+
+def test_a_session_that_begins_no_transaction_by_itself(engine: sa.Engine) -> None:
+    settings = Settings.load(smtp_from_email="shop@example.com")
+    with Session(engine, autobegin=False) as session:
+        with session.begin():
+            EmailService(session, settings).queue_email(ADA, "Hello", text="Hello.")
+        outbox = Outbox(session, settings)
+        assert len(outbox.deliver()) == 1
+        outbox.assert_not_queued()
 
 
 def test_the_later_rule_counts_and_then_the_earlier_again(outbox: Outbox, queue: Queue) -> None:
