@@ -45,6 +45,8 @@ def outbox(
     # `EmailService(session)` reads the environment once a process, and keeps what it found. In a test it takes what the
     # test's delivery takes, be that the environment with a sender added or what the application has put in its place.
     monkeypatch.setattr(service, "_environment", lambda: outbox_settings)
+    # Nobody is to be woken: the application's wake would look for its Redis.
+    monkeypatch.setattr(service, "wake_after_commit", lambda _session, _wake: None)
     # A developer's own journal must not be replayed into a test.
     journal = tmp_path / "outbox-journal.jsonl"
     return Outbox(outbox_session, outbox_settings.model_copy(update={"outbox_journal": journal}))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from emails.utils import DNS_NAME
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
 from outbox import Attachment, EmailService, QueuedEmail, Settings
 from outbox.models import EmailAttempt, EmailSuppression
@@ -21,6 +21,18 @@ pytest_plugins = ["outbox.testing"]
 ADA, BOB, DEE = "ada@example.com", "bob@example.com", "delia@example.com"
 
 Queue = Callable[..., QueuedEmail]
+
+
+class ShopBase(DeclarativeBase):
+    pass
+
+
+class Order(ShopBase):
+    """The application's own."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 @pytest.fixture
@@ -89,14 +101,22 @@ def test_a_delivery_outside_of_a_transaction_is_committed(
     assert mail.status == "sent"
 
 
-def test_objects_of_the_application_are_left_alone(outbox: Outbox, queue: Queue, outbox_session: Session) -> None:
-    """Only what delivery changes is read again."""
-    suppression = EmailSuppression(target=DEE, reason="asked", source="test")
-    mail = queue()
-    outbox_session.add(suppression)
+def test_objects_of_the_application_are_not_read_again(outbox: Outbox, queue: Queue, outbox_session: Session) -> None:
+    Order.metadata.create_all(outbox_session.connection())
+    order, mail = Order(), queue()
+    outbox_session.add(order)
     outbox.deliver()
-    assert sa.inspect(mail).expired_attributes
+    assert not sa.inspect(order).expired_attributes
     assert mail.status == "sent"
+
+
+def test_nobody_is_woken(outbox: Outbox, outbox_session: Session) -> None:
+    """The wake of an application is a Redis, or a task."""
+    woken: list[str] = []
+    EmailService(outbox_session, wake=lambda: woken.append("now")).queue_email(ADA, "Hello", text="Hello.")
+    outbox_session.commit()
+    assert len(outbox.deliver()) == 1
+    assert woken == []
 
 
 def test_the_mail_is_read_from_its_bytes(outbox: Outbox, queue: Queue) -> None:

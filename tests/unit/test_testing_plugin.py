@@ -4,11 +4,14 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 _ROOT = Path(__file__).parents[2]
+
+_PLUGINS = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
 
 _SECTION = (_ROOT / "README.md").read_text().partition("\n## Test it\n")[2].partition("\n## ")[0]
 _FIRST_TEST, _OWN_SESSION = re.findall(r"^```python\n(.*?)^```$", _SECTION, re.DOTALL | re.MULTILINE)
@@ -92,9 +95,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What makes Python take Outbox for an installed package."""
+    site = tmp_path_factory.mktemp("site")
+    info = site / "email_outbox-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: email-outbox\nVersion: 0.1\n")
+    lines = "\n".join(f"{name} = {module}" for name, module in _PLUGINS.items())
+    (info / "entry_points.txt").write_text(f"[pytest11]\n{lines}\n")
+    return site
+
+
+@pytest.fixture(scope="module")
 def said(folder: Path) -> str:
     """What pytest says to them."""
     return _run("-m", "pytest", "-p", "outbox.testing", "-W", "error", "-rA", folder=folder, code=1)
+
+
+@pytest.mark.parametrize("asked_for", [(), ("-p", "outbox.testing")])
+def test_installed_it_is_there_and_may_be_asked_for_as_well(
+    folder: Path, installed: Path, asked_for: tuple[str, ...]
+) -> None:
+    arguments = "-m", "pytest", *asked_for, "-W", "error", "test_first.py"
+    assert "1 passed" in _run(*arguments, folder=folder, path=installed)
 
 
 def test_the_first_test_of_the_readme_runs_as_it_stands(said: str) -> None:
@@ -130,11 +153,11 @@ def test_it_costs_nothing_until_it_is_used(tmp_path: Path) -> None:
     assert _run("-c", f"{loaded}; assert 'sqlalchemy' not in sys.modules", folder=tmp_path) == "outbox outbox.testing\n"
 
 
-def _run(*arguments: str, folder: Path, code: int = 0) -> str:
+def _run(*arguments: str, folder: Path, path: Path = _ROOT, code: int = 0) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(_ROOT)},
+        env=os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{_ROOT}"},
         capture_output=True,
         text=True,
         check=False,
