@@ -175,7 +175,11 @@ class Outbox:
         def deliver(_: Priority, ids: Sequence[int], token: str) -> None:
             courier.deliver(ids, token)
 
-        drain(engine, settings, WORKER, deliver)
+        before = -1
+        # A relay that was down gets one mail to try, and the next drain brings the others. Each must bring some.
+        while before < len(accepted):
+            before = len(accepted)
+            drain(engine, settings, WORKER, deliver)
         courier.close()
 
     def _read(self, connection: sa.Connection, sender: str, recipient: str, source: bytes) -> Mail:

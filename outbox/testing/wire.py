@@ -6,7 +6,7 @@ pipelining, stuffed dots, what a reply means, what a lost connection means.
 
 import re
 from dataclasses import replace
-from socket import AF_INET, socket
+from socket import socket
 from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
@@ -36,7 +36,7 @@ class ScriptedRelay(Relay):
     """One relay of the settings, under its own name. It asks for no login and no TLS: the line is no network."""
 
     def __init__(self, endpoint: Endpoint, settings: Settings, script: RelayScript, accepted: list[Accepted]) -> None:
-        # The library looks up this machine's name first, which is a question to the network, and takes seconds on some.
+        # The library looks up this machine's name, for EHLO: a question to the network, which on some takes seconds.
         with patch.object(DNS_NAME, "get_fqdn", return_value="test.invalid"):
             super().__init__(
                 replace(endpoint, starttls=False, tls=False, user=None, password=None),
@@ -66,8 +66,6 @@ class ScriptedConversation(Conversation):
 class Line:
     """The relay's side, in the shape of the client's socket."""
 
-    family = AF_INET
-
     def __init__(self, script: RelayScript, accepted: list[Accepted]) -> None:
         self._script = script
         self._accepted = accepted
@@ -80,8 +78,6 @@ class Line:
 
     def sendall(self, data: bytes) -> None:
         """The client says something, and is answered at once."""
-        if self._hung_up:
-            raise BrokenPipeError("Broken pipe")
         self._received += data
         while not self._hung_up and (end := _END if self._reading_message else b"\r\n") in self._received:
             said, _, self._received = self._received.partition(end)
@@ -92,17 +88,11 @@ class Line:
                 self._answer(said.decode("utf-8", "replace"))
 
     def recv_into(self, buffer: Any) -> int:
-        """What the relay has said; 0 once it has hung up."""
-        if not self._replies and not self._hung_up:
-            raise TimeoutError("timed out")
+        """What the relay has said. Nothing, to a client that waits for more, means that it has hung up."""
         taken = bytes(self._replies[: len(buffer)])
         buffer[: len(taken)] = taken
         del self._replies[: len(taken)]
         return len(taken)
-
-    def getsockname(self) -> tuple[str, int]:
-        """An address of nobody's (RFC 5737), for EHLO."""
-        return "192.0.2.1", 0
 
     def gettimeout(self) -> float | None:
         """Answers come at once or never."""

@@ -188,15 +188,16 @@ def test_a_mail_that_is_always_deferred_is_exhausted(outbox: Outbox, queue: Queu
 
 
 def test_a_relay_that_is_down_costs_no_attempt_and_is_left_alone(outbox: Outbox, queue: Queue) -> None:
-    mail = queue()
+    mail, behind = queue(), queue(BOB)
     outbox.relay.go_down()
     outbox.deliver()
     assert (mail.status, mail.attempts) == ("pending", 0)
     assert mail.last_error == "connect: Connection refused"
+    assert (behind.status, behind.claims, behind.last_error) == ("pending", 0, None)
     outbox.relay.come_back()
     assert outbox.deliver() == []
     outbox.travel(minutes=2)
-    assert len(outbox.deliver()) == 1
+    assert [one.recipient for one in outbox.deliver()] == [BOB, ADA]  # one tries, the others follow
 
 
 @pytest.mark.parametrize(("on_uncertain", "status"), [("retry", "pending"), ("hold", "uncertain")])
