@@ -227,6 +227,18 @@ def test_mail_scheduled_for_now_goes_now(outbox: Outbox, queue: Queue, outbox_se
     assert len(outbox.deliver()) == 1
 
 
+def test_addresses_of_any_script_and_mail_that_a_newer_one_supersedes(outbox: Outbox, queue: Queue) -> None:
+    """What the library learns, the plugin needs no word of."""
+    queue("jörg@example.com")
+    old = queue(subject="Your code: 1", supersedes="otp:42")
+    queue(subject="Your code: 2", supersedes="otp:42")
+    assert [one.recipient for one in outbox.queued] == ["jörg@example.com", ADA]
+    outbox.deliver()
+    assert outbox.assert_sent(to="jörg@example.com").headers["To"] == "jörg@example.com"
+    assert outbox.assert_sent(to=ADA).subject == "Your code: 2"
+    assert old.status == "cancelled"
+
+
 def test_no_network_is_touched(outbox: Outbox, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     def touched(*_: object) -> None:
         raise AssertionError("the network was touched")
