@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from outbox.attachments import Attachment
+    from outbox.attachments import Attachment, Blob
     from outbox.errors import (
         IdempotencyConflict,
         InvalidAddress,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attachment",
+    "Blob",
     "DeadReason",
     "EmailService",
     "IdempotencyConflict",
@@ -44,6 +45,7 @@ __all__ = [
 
 _ELSEWHERE = {
     "Attachment": "attachments",
+    "Blob": "attachments",
     "EmailService": "service",
     "QueuedEmail": "models",
     "Settings": "settings",

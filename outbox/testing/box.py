@@ -18,6 +18,7 @@ from outbox.explaining import explain
 from outbox.journal import Journal
 from outbox.models import Base, EmailContent, QueuedEmail
 from outbox.settings import Settings
+from outbox.signing import Signer
 from outbox.states import Priority, Status
 from outbox.testing import clock
 from outbox.testing.mail import Mail, parse
@@ -163,7 +164,7 @@ class Outbox:
         """What is due, claimed."""
         claim = claims.claim(connection, dict.fromkeys(Priority, _ALL), WORKER, _LEASE)
         mails = load(connection, sorted(id_ for ids in claim.ids.values() for id_ in ids), claim.token)
-        composer = Composer(_engine(connection))
+        composer = Composer(_engine(connection), mails, Signer.of(self._settings))
         return [Mail.read(mail.id, mail.sender, mail.recipient, composer.compose(mail)) for mail in mails]
 
     def _drain(self, engine: sa.Engine, accepted: list[Accepted]) -> None:
