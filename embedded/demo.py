@@ -23,6 +23,7 @@ ROLLED_BACK = "Another receipt"
 
 _POLL_SECONDS = 0.05
 
+
 @dataclass(frozen=True)
 class Demo:
     """The mails of one run: the ids of their rows, and the Message-ID of the one that must not exist."""
@@ -45,7 +46,9 @@ def queue(app: Flask, only_to: str | None) -> Demo:
             session.flush()
             ids = tuple(row.id for mail in mails for row in mail.content.recipients)
         with sessions() as session:
-            mail = EmailService(session, settings).queue_email(only_to or ADA, ROLLED_BACK, text="This must not arrive.")
+            mail = EmailService(session, settings).queue_email(
+                only_to or ADA, ROLLED_BACK, text="This must not arrive."
+            )
             rolled_back = mail.content.message_id
             session.flush()  # it is in the database, and then it is not
             session.rollback()

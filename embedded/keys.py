@@ -38,7 +38,9 @@ def _read(memory: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise StartError(f"{memory} cannot be read ({error}): restore it, or remove it and lose what it opens.") from error
+        raise StartError(
+            f"{memory} cannot be read ({error}): restore it, or remove it and lose what it opens."
+        ) from error
     if not isinstance(known, dict) or not all(isinstance(value, str) for value in known.values()):
         raise StartError(f"{memory} holds no names and keys: restore it, or remove it and lose what it opens.")
     return known
