@@ -59,6 +59,15 @@ def body(name: str, value: object) -> str | None:
     return _storable(name, value)
 
 
+def context(value: object) -> Mapping[str, Any]:
+    """The variables of a template; None is none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InvalidEmail("context", value, "give a mapping of variable names to values")
+    return value
+
+
 def label(name: str, value: object) -> str | None:
     """A short name on one line; None stays None."""
     if value is None:

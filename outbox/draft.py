@@ -5,15 +5,17 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
-from outbox import arguments
+from outbox import arguments, templates
 from outbox.addresses import Mailbox, parse_mailbox
 from outbox.attachments import Attachment
 from outbox.errors import InvalidAddress, InvalidEmail, TooLarge
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
+from outbox.templates import Rendered
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def draft(
     request_id: str | None = None,
 ) -> Draft:
     """Check everything. `EmailService.queue_email` says what each argument means."""
-    _refuse_what_is_not_there_yet(template, context, sensitive)
+    _refuse_what_is_not_there_yet(sensitive)
     sender = _sender(from_email, settings)
     envelope = {
         Kind.TO: arguments.mailboxes("to", to),
@@ -63,13 +65,12 @@ def draft(
     if not envelope[Kind.TO]:
         raise InvalidAddress("to", to, "a mail needs somebody to go to")
     files = arguments.attachments(attachments)
+    rendered = _said(settings, subject, text, html, template, context, locale)
     said = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
         "reply_to": _header(arguments.mailboxes("reply_to", () if reply_to is None else reply_to)) or None,
-        "subject": arguments.subject(subject),
-        "text": arguments.body("text", text),
-        "html": arguments.body("html", html),
+        **rendered._asdict(),
         "headers": arguments.headers(headers),
         "locale": arguments.label("locale", locale),
         "category": arguments.label("category", category),
@@ -79,13 +80,14 @@ def draft(
     recipients = _recipients(envelope)
     key = arguments.label("idempotency_key", idempotency_key)
     content = said | {
+        "template": template,
         "message_id": f"<{uuid.uuid4().hex}@{sender.domain}>",
         "date": datetime.now(UTC).replace(microsecond=0),
         "sender": sender.header,
         "idempotency_key": key,
-        "payload_hash": key and _hash(said, from_email, recipients, files),
+        "payload_hash": key and _hash(said | _asked(template, context), from_email, recipients, files),
         "request_id": arguments.label("request_id", request_id),
-        "size": _size(text, html, files, settings),
+        "size": _size(rendered, files, settings),
     }
     row = {
         "subject": said["subject"],
@@ -99,18 +101,36 @@ def draft(
     return Draft(content, row, recipients, files)
 
 
-def _refuse_what_is_not_there_yet(template: object, context: object, sensitive: bool) -> None:
-    # Better an error than a mail that says nothing, or a secret that is kept in clear.
-    if template is not None or context is not None:
-        raise InvalidEmail(
-            "template" if template is not None else "context",
-            template if template is not None else context,
-            "this version has no templates: render the mail and give subject, text and html",
-        )
+def _refuse_what_is_not_there_yet(sensitive: bool) -> None:
+    # Better an error than a secret that is kept in clear.
     if sensitive:
         raise InvalidEmail(
             "sensitive", sensitive, "this version does not encrypt mail at rest: send a link to the secret instead"
         )
+
+
+def _said(
+    settings: Settings,
+    subject: str | None,
+    text: str | None,
+    html: str | None,
+    template: str | None,
+    context: Mapping[str, Any] | None,
+    locale: str | None,
+) -> Rendered:
+    """Subject and bodies: as given, or as the template has them."""
+    if template is None:
+        if context is not None:
+            raise InvalidEmail("context", context, "it is for a template: give template, too")
+        said = Rendered(subject, text, html)  # type: ignore[arg-type]  # checked below
+    else:
+        for name, value in (("subject", subject), ("text", text), ("html", html)):
+            if value is not None:
+                raise InvalidEmail(name, value, f"template={template!r} says it: leave out one of them")
+        said = templates.of(settings).render(template, arguments.context(context), locale)
+    return Rendered(
+        arguments.subject(said.subject), arguments.body("text", said.text), arguments.body("html", said.html)
+    )
 
 
 def _sender(from_email: str | None, settings: Settings) -> Mailbox:
@@ -134,12 +154,31 @@ def _recipients(envelope: Mapping[Kind, list[Mailbox]]) -> list[tuple[Kind, str]
     return [(kind, address) for address, kind in kinds.items()]
 
 
-def _size(text: str | None, html: str | None, files: list[Attachment], settings: Settings) -> int:
-    size = len((text or "").encode()) + len((html or "").encode())
+def _size(rendered: Rendered, files: list[Attachment], settings: Settings) -> int:
+    size = len((rendered.text or "").encode()) + len((rendered.html or "").encode())
     size += sum(file.encoded_size for file in files)
     if size > settings.outbox_max_message_bytes:
         raise TooLarge("size", size, f"more than OUTBOX_MAX_MESSAGE_BYTES={settings.outbox_max_message_bytes}")
     return size
+
+
+def _asked(template: str | None, context: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What stands for the words of a templated mail in its hash: a template that is reworded between a task and its retry
+    makes no other mail. A context that is not plain data cannot be compared, but what it made can.
+    """
+    if template is None:
+        return {}
+    try:
+        data = json.dumps(context, sort_keys=True, default=_plain)
+    except (TypeError, ValueError, RecursionError):
+        return {"template": template}
+    return {"template": template, "context": data, "subject": None, "text": None, "html": None}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, date | time | timedelta | Decimal | uuid.UUID):
+        return str(value)
+    raise TypeError
 
 
 def _hash(

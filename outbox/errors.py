@@ -5,6 +5,7 @@
      +-- InvalidEmail           queue_email was given something that cannot be a mail; nothing was written
      |    +-- InvalidAddress
      |    +-- InvalidHeader
+     |    +-- InvalidTemplate
      |    +-- TooLarge
      +-- IdempotencyConflict    the key is taken by a mail that says something else
      +-- NotPossible            the mail is not in a state in which that can be done
@@ -42,6 +43,10 @@ class InvalidAddress(InvalidEmail):
 
 class InvalidHeader(InvalidEmail):
     """A header that would break the message or smuggle another header in."""
+
+
+class InvalidTemplate(InvalidEmail):
+    """A template that is not there, is wrong, or does not suit its context. Says the file, the line and the remedy."""
 
 
 class TooLarge(InvalidEmail):
