@@ -1,8 +1,9 @@
-"""A template with its sample, looked at before anybody is sent it: on the command line and in the application's pages."""
+"""A template with its sample, looked at before anybody is sent it: by the command line and the application's pages."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from outbox.addresses import parse_mailbox
 from outbox.message import Message
@@ -10,7 +11,7 @@ from outbox.settings import Settings
 from outbox.templates import Templates
 
 CLIPPED_BYTES = 102_400
-"""Of HTML. Gmail shows no more of a mail than that, and hides the rest, with the link to unsubscribe, behind another."""
+"""Of HTML. Gmail shows no more of a mail than that, and hides the rest, with the link to unsubscribe, behind a link."""
 
 UNSUBSCRIBE_URL = "https://example.com/unsubscribe/preview"
 """Stands where a recipient's own link will: a preview belongs to nobody."""
@@ -52,7 +53,7 @@ class Preview:
         return f"Gmail clips HTML of more than {CLIPPED_BYTES:,} bytes: shorten it, or link to the rest."
 
     @property
-    def test_mail(self) -> dict[str, str | None]:
+    def test_mail(self) -> dict[str, Any]:
         """The arguments of `queue_email` for a test, all but the address."""
         return {"subject": TEST_MARK + self.subject, "text": self.text, "html": self.html, "locale": self.locale}
 

@@ -58,6 +58,10 @@ class Templates:
         """Every template, sorted."""
         return sorted(self._templates())
 
+    def locales(self, name: str) -> list[str]:
+        """The locales that a template has a text of its own for, besides the default."""
+        return self._places.locales(name, self._place(name))
+
     def render(
         self, name: str, context: Mapping[str, Any], locale: str | None = None, unsubscribe_url: str | None = None
     ) -> Rendered:

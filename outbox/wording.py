@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
@@ -119,13 +120,15 @@ def _filled(context: Context, words: str, variables: Mapping[str, Any]) -> str:
 
 
 @pass_context
-def _date(context: Context, value: date, format: str = "medium") -> str:  # noqa: A002 - Babel's word
+def _date(context: Context, value: date | str, format: str = "medium") -> str:  # noqa: A002 - Babel's word
+    value = _moment(value)
     moment = value.astimezone(_zone(context)) if isinstance(value, datetime) and value.tzinfo else value
     return dates.format_date(moment, _pattern(format), locale=wording.get().babel)
 
 
 @pass_context
-def _time(context: Context, value: datetime | time, format: str = "short") -> str:  # noqa: A002
+def _time(context: Context, value: datetime | time | str, format: str = "short") -> str:  # noqa: A002
+    value = _moment(value)
     zone = _zone(context) if isinstance(value, datetime) and value.tzinfo else None
     if zone is None and isinstance(value, datetime):
         value = value.time()  # as it is: Babel takes a naive time for UTC, and would convert it
@@ -133,9 +136,20 @@ def _time(context: Context, value: datetime | time, format: str = "short") -> st
 
 
 @pass_context
-def _datetime(context: Context, value: datetime, format: str = "medium") -> str:  # noqa: A002
+def _datetime(context: Context, value: datetime | str, format: str = "medium") -> str:  # noqa: A002
+    value = _moment(value)
     zone = _zone(context) if value.tzinfo else UTC
     return dates.format_datetime(value, _pattern(format), tzinfo=zone, locale=wording.get().babel)
+
+
+def _moment(value: Any) -> Any:
+    """As it is; or from ISO 8601, which is how JSON has it: a sample, and the contexts that wait for a digest."""
+    if not isinstance(value, str):
+        return value
+    for kind in (date, datetime, time):
+        with suppress(ValueError):
+            return kind.fromisoformat(value)
+    raise ValueError(f"{value!r:.40} is no date or time: give one, or its ISO 8601 form, such as 2026-12-24T18:00Z")
 
 
 def _number(value: Any, format: str | None = None) -> str:  # noqa: A002

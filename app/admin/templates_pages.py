@@ -3,10 +3,9 @@
 Templates are read anew for each request, so that an author sees what has just been written.
 """
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Blueprint, Response, abort, current_app, flash, redirect, render_template, request, url_for
-from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.settings import AppSettings
@@ -14,6 +13,9 @@ from outbox.errors import InvalidEmail, InvalidTemplate, SettingsError
 from outbox.preview import Preview, facts, preview
 from outbox.service import EmailService
 from outbox.templates import Templates
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 _UNPROCESSABLE = 422
 

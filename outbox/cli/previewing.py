@@ -4,10 +4,9 @@ import tempfile
 import webbrowser
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import RenderableType
 from rich.text import Text
 from sqlalchemy.orm import Session
 
@@ -22,6 +21,9 @@ from outbox.preview import preview as render
 from outbox.service import EmailService
 from outbox.settings import Settings
 from outbox.templates import Templates
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @click.command()
