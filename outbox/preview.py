@@ -13,9 +13,6 @@ from outbox.templates import Templates
 CLIPPED_BYTES = 102_400
 """Of HTML. Gmail shows no more of a mail than that, and hides the rest, with the link to unsubscribe, behind a link."""
 
-UNSUBSCRIBE_URL = "https://example.com/unsubscribe/preview"
-"""Stands where a recipient's own link will: a preview belongs to nobody."""
-
 TEST_MARK = "[test] "
 """Before the subject of a test: whoever finds it in an inbox must not take it for a receipt."""
 
@@ -59,9 +56,12 @@ class Preview:
 
 
 def preview(templates: Templates, name: str, locale: str | None, settings: Settings) -> Preview:
-    """Render it with its sample. Raises InvalidTemplate, or SettingsError for a folder that is not there."""
+    """Render it with its sample. Raises InvalidTemplate, or SettingsError for a folder that is not there.
+
+    The sample of a subscription says so by an `unsubscribe_url`: it stands where a recipient's own link will.
+    """
     sample = templates.sample(name, locale)
-    rendered = templates.render(name, sample, locale, UNSUBSCRIBE_URL)
+    rendered = templates.render(name, sample, locale, sample.pop("unsubscribe_url", None))
     message = Message(
         message_id=f"<{'0' * 32}@example.com>",  # as long as one that is sent
         date=datetime.now(UTC),

@@ -9,7 +9,7 @@ from app.admin.templates_pages import templates_pages
 
 USER = "admin"
 
-_POLICY = "default-src 'none'; style-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+_POLICY = "default-src 'none'; style-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'"
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
 admin.register_blueprint(templates_pages)

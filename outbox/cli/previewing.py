@@ -39,8 +39,8 @@ def preview(
 ) -> None:
     """Show what a template makes of its sample: subject, sizes and text. Without NAME: which templates there are.
 
-    The sample is sample.json (or sample.de.json) beside the template. A template that its recipients can unsubscribe
-    from gets a link that leads nowhere.
+    The sample is sample.json (or sample.de.json) beside the template: its variables, and an unsubscribe_url if its
+    recipients can unsubscribe.
     """
     if html + text + open_ + bool(send_to or as_json) > 1:
         raise click.UsageError("--html, --text, --open and --send-to exclude each other, and --json the first three")
