@@ -149,7 +149,7 @@ def _moment(value: Any) -> Any:
     for kind in (date, datetime, time):
         with suppress(ValueError):
             return kind.fromisoformat(value)
-    raise ValueError(f"{value!r:.40} is no date or time: give one, or its ISO 8601 form, such as 2026-12-24T18:00Z")
+    raise ValueError("a text that is no date or time: give one, or its ISO 8601 form, such as 2026-12-24T18:00Z")
 
 
 def _number(value: Any, format: str | None = None) -> str:  # noqa: A002
@@ -163,7 +163,9 @@ def _currency(value: Any, currency: str, format: str | None = None) -> str:  # n
 def _percent(value: Any, digits: int = 0) -> str:
     check_width("digits", digits)
     locale = wording.get().babel
-    return locale.percent_formats[None].apply(_writable(value), locale, force_frac=(digits, digits))
+    pattern = numbers.parse_pattern(locale.percent_formats[None].pattern)
+    pattern.frac_prec = (digits, digits)
+    return pattern.apply(_writable(value), locale)
 
 
 def _writable(value: Any) -> Any:
