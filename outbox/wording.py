@@ -121,25 +121,26 @@ def _filled(context: Context, words: str, variables: Mapping[str, Any]) -> str:
 
 @pass_context
 def _date(context: Context, value: date | str, format: str = "medium") -> str:  # noqa: A002 - Babel's word
-    value = _moment(value)
-    moment = value.astimezone(_zone(context)) if isinstance(value, datetime) and value.tzinfo else value
+    moment = _moment(value)
+    if isinstance(moment, datetime) and moment.tzinfo:
+        moment = moment.astimezone(_zone(context))
     return dates.format_date(moment, _pattern(format), locale=wording.get().babel)
 
 
 @pass_context
 def _time(context: Context, value: datetime | time | str, format: str = "short") -> str:  # noqa: A002
-    value = _moment(value)
-    zone = _zone(context) if isinstance(value, datetime) and value.tzinfo else None
-    if zone is None and isinstance(value, datetime):
-        value = value.time()  # as it is: Babel takes a naive time for UTC, and would convert it
-    return dates.format_time(value, _pattern(format), tzinfo=zone, locale=wording.get().babel)
+    moment = _moment(value)
+    zone = _zone(context) if isinstance(moment, datetime) and moment.tzinfo else None
+    if zone is None and isinstance(moment, datetime):
+        moment = moment.time()  # as it is: Babel takes a naive time for UTC, and would convert it
+    return dates.format_time(moment, _pattern(format), tzinfo=zone, locale=wording.get().babel)
 
 
 @pass_context
 def _datetime(context: Context, value: datetime | str, format: str = "medium") -> str:  # noqa: A002
-    value = _moment(value)
-    zone = _zone(context) if value.tzinfo else UTC
-    return dates.format_datetime(value, _pattern(format), tzinfo=zone, locale=wording.get().babel)
+    moment = _moment(value)
+    zone = _zone(context) if moment.tzinfo else UTC
+    return dates.format_datetime(moment, _pattern(format), tzinfo=zone, locale=wording.get().babel)
 
 
 def _moment(value: Any) -> Any:
@@ -165,7 +166,8 @@ def _percent(value: Any, digits: int = 0) -> str:
     locale = wording.get().babel
     pattern = numbers.parse_pattern(locale.percent_formats[None].pattern)
     pattern.frac_prec = (digits, digits)
-    return pattern.apply(_writable(value), locale)
+    written: str = pattern.apply(_writable(value), locale)
+    return written
 
 
 def _writable(value: Any) -> Any:
