@@ -48,7 +48,7 @@ _PAGE = """\
   th {{ padding: 0 1.5rem 0 0; font-weight: 400; opacity: .7; text-align: left; vertical-align: top; }}
   h2 {{ margin: 1.5rem 0 .5rem; font-size: 1rem; }}
   div {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
-  iframe {{ height: 42rem; max-width: 100%; border: 1px solid #888; resize: vertical; }}
+  iframe {{ height: 48rem; max-width: 100%; border: 1px solid #888; resize: vertical; }}
   .desktop {{ width: 44rem; }}
   .phone {{ width: 375px; }}
   .light {{ background: #fff; color-scheme: light; }}
