@@ -70,6 +70,39 @@ def test_one_comment_is_no_digest_and_an_empty_month_is_short() -> None:
     assert "<img" not in report.html
 
 
+def test_the_tables_of_the_layout_are_none_in_a_text_that_is_made_from_the_html() -> None:
+    mine = Path("mine/made")
+    mine.mkdir(parents=True)
+    (mine / "subject.txt").write_text("Made")
+    (mine / "body.html").write_text("""{% extends "_layout.html" %}
+{% from "_parts.html" import button, data_table, preheader %}
+{% block preheader %}{{ preheader("Hidden") }}{% endblock %}
+{% block body %}<h1>Look</h1><p>At this:</p>
+{% call(quiz) data_table(["Quiz", "Result"], [["Rivers", "80%"]], right=[1]) %}
+<td>{{ quiz[0] }}</td><td>{{ quiz[1] }}</td>{% endcall %}
+{{ button("https://outbox.example/go", "Go") }}{% endblock %}
+{% block reason %}You asked for it.{% endblock %}""")
+    made = Templates(["mine", OURS]).render("made", {}, unsubscribe_url="https://outbox.example/u")
+    assert made.text is not None
+    assert (
+        made.text.strip()
+        == """\
+● Outbox
+
+# Look
+
+At this:
+
+| Quiz   | Result |
+| ------ | ------ |
+| Rivers | 80%    |
+
+Go <https://outbox.example/go>
+
+You asked for it. Unsubscribe <https://outbox.example/u>"""
+    )
+
+
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Path:
     """One template, and a place to add others."""
