@@ -247,6 +247,7 @@ def test_nobody_gets_in_without_the_password(app: Flask, path: str) -> None:
 
 def test_without_a_password_the_pages_are_closed(folder: Path) -> None:
     client = create_app(AppSettings.load()).test_client()
+    assert "/admin/" not in client.get("/").text
     for header in (login("admin", ""), login("admin", "None")):
         answer = client.get("/admin/templates/", headers={"Authorization": header})
         assert answer.status_code == 403
@@ -255,6 +256,7 @@ def test_without_a_password_the_pages_are_closed(folder: Path) -> None:
 
 def test_the_pages_show_a_template_and_escape_it(browser: FlaskClient, folder: Path) -> None:
     (folder / "subject.de.txt").write_text("Hallo")
+    assert '<a href="/admin/">Admin</a>' in browser.get("/").text
     assert '<a href="/admin/templates/hello?locale=de">de</a>' in browser.get("/admin/", follow_redirects=True).text
     answer = browser.get("/admin/templates/hello")
     assert "<script" not in answer.text
