@@ -5,6 +5,8 @@ import re
 import css_inline
 from html_to_markdown import ConversionOptions, convert
 
+from outbox.nesting import TooIntricate, check_depth
+
 LARGEST_MATCH = 2 * 10**8
 """Characters of style sheets times elements: css-inline tries each rule at each element, 0.6 s for as much as this."""
 
@@ -37,17 +39,14 @@ _TABLE = re.compile(
 _LAYOUT = re.compile(r"""\brole\s*=\s*["']?(?:presentation|none)\b""", re.IGNORECASE)
 
 
-class TooIntricate(Exception):  # noqa: N818 - it reads as what is wrong
-    """Style sheets and elements that would take seconds to bring together."""
-
-
 def inlined(html: str) -> str:
-    """The HTML with its style sheets in its elements. Nothing is fetched, no file is opened."""
+    """The HTML with its style sheets in its elements. Nothing is fetched, no file is opened. Raises TooIntricate."""
     styles = _length_of_styles(html)
     if not styles:
         return html
     if styles * html.count("<") > LARGEST_MATCH:
         raise TooIntricate(f"{styles:,} characters of style sheets for {html.count('<'):,} tags: fewer of either")
+    check_depth(html)
     return _INLINER.inline(html)
 
 
