@@ -145,6 +145,17 @@ def test_the_verb_shows_subject_sizes_and_text(folder: Path) -> None:
     assert told["message_bytes"] > told["text_bytes"] + told["html_bytes"]
 
 
+def test_a_sample_has_its_dates_in_iso_8601(folder: Path) -> None:
+    (folder / "body.txt").write_text("{{ at|date }}, {{ at|time }}, {{ on|date }}, {{ from|time }}")
+    sample = {"name": "Ada", "at": "2026-11-22T23:30Z", "on": "2026-11-22", "from": "18:05", "time_zone": "Asia/Tokyo"}
+    (folder / "sample.json").write_text(json.dumps(sample))
+    shown = run("hello", "--text").stdout.replace("\u202f", " ")
+    assert shown == "Nov 23, 2026, 8:30 AM, Nov 22, 2026, 6:05 PM"
+    (folder / "sample.json").write_text(json.dumps(sample | {"on": "soon"}))
+    assert "body.txt, line 1" in run("hello").stderr
+    assert "ISO 8601" in run("hello").stderr
+
+
 def test_the_verb_warns_of_what_gmail_clips(folder: Path) -> None:
     (folder / "body.html").write_text("x" * (CLIPPED_BYTES + 1))
     assert "Gmail clips HTML of more than 102,400 bytes" in run("hello").stdout
