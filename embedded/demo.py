@@ -58,12 +58,13 @@ def queue(app: Flask, only_to: str | None) -> Demo:
 def _queue_all(service: EmailService, samples: Templates, only_to: str | None) -> Iterator[QueuedEmail]:
     """The application's own mails, each with what its preview shows."""
     news = samples.sample("weekly_news")
-    del news["unsubscribe_url"]  # a recipient's own link, or none
+    del news["unsubscribe_url"]  # the recipient has a link of their own
     for name in ("Ada", "Alan", "Grace")[: 1 if only_to else 3]:
         yield service.queue_email(
             only_to or f"{name.lower()}@example.com",
             template="weekly_news",
             context=news | {"name": name},
+            category="news",
             priority="low",
         )
     yield service.queue_email(
