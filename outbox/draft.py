@@ -3,20 +3,25 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 from outbox import arguments, subscriptions, templates
-from outbox.addresses import Mailbox, parse_mailbox
+from outbox.addresses import Mailbox, marked_automatic, parse_mailbox
 from outbox.attachments import Attachment
 from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
 from outbox.subscriptions import Subscription
 from outbox.templates import Rendered
+
+_DIGESTS = (
+    "a mail that collapses has a template, to render all contexts of its key, and one recipient; it is not sensitive, "
+    "has no attachments, and `within` says when it goes, not scheduled_at"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Draft:
     row: dict[str, Any]
     recipients: list[tuple[Kind, str]]
     attachments: list[Attachment] = field(default_factory=list)
+    within: float | None = None
+    """Seconds for which a mail that collapses waits for others of its key, if it is the first."""
     subscription: str | None = None
     """The category, if the recipient can unsubscribe from it."""
 
@@ -57,8 +64,14 @@ def draft(
     sensitive: bool = False,
     request_id: str | None = None,
     supersedes: str | None = None,
+    collapse: str | None = None,
+    within: float | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Draft:
-    """Check everything. `EmailService.queue_email` says what each argument means."""
+    """Check everything. `EmailService.queue_email` says what each argument means.
+
+    `earlier`: the contexts of the digest that this mail, which collapses, is to take up.
+    """
     _refuse_what_is_not_there_yet(sensitive)
     sender = _sender(from_email, settings)
     envelope = {
@@ -70,16 +83,25 @@ def draft(
         raise InvalidAddress("to", to, "a mail needs somebody to go to")
     files = arguments.attachments(attachments)
     recipients = _recipients(envelope)
+    gathers = arguments.within(within, collapse)
+    contexts = None
+    if collapse is not None:
+        if template is None or sensitive or files or scheduled_at is not None or len(recipients) > 1:
+            raise InvalidEmail("collapse", collapse, _DIGESTS)
+        context = arguments.kept_context(context)
+        contexts = [*earlier, context]
+    variables = context if contexts is None else {**(context or {}), "contexts": contexts}
     category = arguments.label("category", category)
     subscription = _subscription(settings, category, recipients)
     link = subscription and subscriptions.url(settings, *subscription)
-    rendered = _said(settings, subject, text, html, template, context, locale, link)
+    rendered = _said(settings, subject, text, html, template, variables, locale, link)
+    given_headers = arguments.headers(headers)
     said: dict[str, Any] = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
         "reply_to": _header(arguments.mailboxes("reply_to", () if reply_to is None else reply_to)) or None,
         **rendered._asdict(),
-        "headers": arguments.headers(headers),
+        "headers": given_headers,
         "locale": arguments.label("locale", locale),
         "category": category,
     }
@@ -88,8 +110,9 @@ def draft(
     key = arguments.label("idempotency_key", idempotency_key)
     content = said | {
         # Not in the hash: another key signs another link, and a retry still means the same mail.
-        "headers": said["headers"] | _unsubscribing(settings, subscription, sender, said["headers"]),
+        "headers": marked_automatic(given_headers) | _unsubscribing(settings, subscription, sender, given_headers),
         "template": template,
+        "contexts": contexts,
         "message_id": f"<{uuid.uuid4().hex}@{sender.domain}>",
         "date": datetime.now(UTC).replace(microsecond=0),
         "sender": sender.header,
@@ -106,9 +129,10 @@ def draft(
         "on_uncertain": arguments.on_uncertain(on_uncertain, settings),
         "request_id": content["request_id"],
         "supersedes": arguments.label("supersedes", supersedes),
+        "collapse": arguments.label("collapse", collapse),
         **arguments.times(scheduled_at, expires_at),
     }
-    return Draft(content, row, recipients, files, subscription and subscription.category)
+    return Draft(content, row, recipients, files, gathers, subscription and subscription.category)
 
 
 def _refuse_what_is_not_there_yet(sensitive: bool) -> None:

@@ -269,6 +269,8 @@ def _invalid(facts: Facts) -> str:
         return f"it cannot be sent as a message ({facts.last_error})"
     if last.stage is Stage.COMPOSE:
         return f"its workers died while they composed it, last with {_quoted(last.reply)}"
+    if last.code is None:
+        return f"it was not offered to relay {last.relay}: {last.reply}"
     return f"relay {last.relay} does not take such a message and said {_words(facts)}"
 
 

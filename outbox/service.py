@@ -8,7 +8,7 @@ network: after the commit, one call of `wake` tells the workers that there is so
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -19,6 +19,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from outbox import enqueue, operations, superseding
 from outbox.attachments import Attachment
+from outbox.database import utcnow
 from outbox.draft import Draft, draft
 from outbox.errors import InvalidEmail
 from outbox.explaining import explain
@@ -71,6 +72,8 @@ class EmailService:
         sensitive: bool = False,
         request_id: str | None = None,
         supersedes: str | None = None,
+        collapse: str | None = None,
+        within: float | None = None,
     ) -> QueuedEmail:
         """Add a mail to the session: one content, and one row for each address in `to`, `cc` and `bcc`.
 
@@ -81,39 +84,24 @@ class EmailService:
         OUTBOX_SUBSCRIPTIONS puts the recipient's unsubscribe link into the headers, and takes one recipient a mail.
 
         `supersedes` is a key: of the mails that have it only the newest is sent, and the older ones that have not gone
-        are cancelled.
+        are cancelled. `collapse` is a key, too: as long as a mail of it to the same recipient waits, a further one
+        takes it up and becomes a digest, whose template finds all their contexts, oldest first, in `contexts`. It goes
+        `within` so many seconds of the first.
 
         The same `idempotency_key` with the same mail returns the row that is there; with another mail it raises
         IdempotencyConflict. Anything that cannot be a mail raises InvalidEmail, naming the argument and its value;
         nothing is written then.
         """
-        checked = draft(
-            self._settings, to, subject, text=text, html=html, template=template, context=context, locale=locale,
-            from_email=from_email, reply_to=reply_to, cc=cc, bcc=bcc, headers=headers, attachments=attachments,
-            priority=priority, scheduled_at=scheduled_at, expires_at=expires_at, max_attempts=max_attempts,
-            on_uncertain=on_uncertain, category=category, idempotency_key=idempotency_key, sensitive=sensitive,
-            request_id=request_id, supersedes=supersedes,
-        )  # fmt: skip
-        content = EmailContent(**checked.content)
-        if idempotency_key is not None:
-            # At once and not at the flush: of two transactions with the same key, one waits here for the other.
-            written = self._insert_keyed(checked)
-            if written is None:
-                self._session.flush()  # its rows may be waiting in this very session
-                return self._session.get_one(
-                    QueuedEmail, enqueue.first_rows(self._connection(), [checked])[idempotency_key]
-                )
-            content = written
-        enqueue.store_blobs(self._connection(), [checked])
-        ends = enqueue.ends(self._connection(), [checked])
-        content.recipients = [QueuedEmail(**row) for row in enqueue.rows(checked, ends)]
-        content.attachments = [EmailAttachment(**link) for link in enqueue.links(checked)]
-        self._session.add(content)
-        if supersedes is not None:
-            self._session.flush()
-            self._supersede([supersedes])
-        self._wake_after_commit()
-        return content.recipients[0]
+        mail: dict[str, Any] = {
+            "to": to, "subject": subject, "text": text, "html": html, "template": template, "context": context,
+            "locale": locale, "from_email": from_email, "reply_to": reply_to, "cc": cc, "bcc": bcc, "headers": headers,
+            "attachments": attachments, "priority": priority, "scheduled_at": scheduled_at, "expires_at": expires_at,
+            "max_attempts": max_attempts, "on_uncertain": on_uncertain, "category": category,
+            "idempotency_key": idempotency_key, "sensitive": sensitive, "request_id": request_id,
+            "supersedes": supersedes, "collapse": collapse, "within": within,
+        }  # fmt: skip
+        checked = draft(self._settings, **mail)
+        return self._add(checked) if collapse is None else self._collapse(checked, mail)
 
     def queue_emails(
         self,
@@ -166,6 +154,46 @@ class EmailService:
             if row is not None:
                 self._session.expire(row)
 
+    def _add(self, checked: Draft) -> QueuedEmail:
+        """The first row of the new mail, or of the one that has its idempotency key."""
+        content = EmailContent(**checked.content)
+        key, supersedes = checked.content["idempotency_key"], checked.row["supersedes"]
+        if key is not None:
+            # At once and not at the flush: of two transactions with the same key, one waits here for the other.
+            written = self._insert_keyed(checked)
+            if written is None:
+                self._session.flush()  # its rows may be waiting in this very session
+                return self._session.get_one(QueuedEmail, enqueue.first_rows(self._connection(), [checked])[key])
+            content = written
+        enqueue.store_blobs(self._connection(), [checked])
+        ends = enqueue.ends(self._connection(), [checked])
+        content.recipients = [QueuedEmail(**row) for row in enqueue.rows(checked, ends)]
+        content.attachments = [EmailAttachment(**link) for link in enqueue.links(checked)]
+        self._session.add(content)
+        if supersedes is not None:
+            self._session.flush()
+            self._supersede([supersedes])
+        self._wake_after_commit()
+        return content.recipients[0]
+
+    def _collapse(self, checked: Draft, mail: Mapping[str, Any]) -> QueuedEmail:
+        """The same for a mail that collapses: it takes up the digest that waits, or begins one."""
+        assert checked.within is not None
+        ((_, recipient),) = checked.recipients
+        self._session.flush()
+        with self._session.begin_nested() as nested:
+            now = self._connection().execute(sa.select(utcnow())).scalar_one()
+            due = now + timedelta(seconds=checked.within)
+            digest = superseding.take_over(self._connection(), mail["collapse"], recipient, mail["template"])
+            if digest is not None:
+                checked, due = draft(self._settings, **mail, earlier=digest.contexts), digest.due
+                self._expire(digest.ids)
+            checked.row.update(scheduled_at=due, next_attempt_at=due)
+            row = self._add(checked)
+            if row.content.message_id != checked.content["message_id"]:
+                nested.rollback()  # its key is taken: this very mail was queued before, and nothing is to be taken up
+        return row
+
     def _write(self, drafts: Sequence[Draft]) -> list[int]:
         connection = self._connection()
         ids = enqueue.insert_contents(connection, drafts)
@@ -189,11 +217,16 @@ class EmailService:
 
     def _numbered_draft(self, number: int, mail: Mapping[str, Any], common: Mapping[str, Any]) -> Draft:
         try:
-            return draft(self._settings, **{**common, **mail})
+            checked = draft(self._settings, **{**common, **mail})
         except InvalidEmail as error:
             raise type(error)(f"mails[{number}].{error.field}", error.value, error.problem) from error
         except TypeError as error:
             raise InvalidEmail(f"mails[{number}]", mail, f"give the arguments of queue_email ({error})") from error
+        if checked.within is not None:
+            raise InvalidEmail(
+                f"mails[{number}].collapse", checked.row["collapse"], "queue a mail that collapses with queue_email"
+            )
+        return checked
 
     def _insert_keyed(self, checked: Draft) -> EmailContent | None:
         """The new content, or None if the key is taken."""

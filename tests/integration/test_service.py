@@ -219,7 +219,11 @@ def test_one_row_a_recipient_and_a_bcc_in_no_header(sessions: sessionmaker[Sessi
         ("bcc", "dee@example.com"),
     ]
     assert "dee@" not in repr(content)
-    assert list(content["headers"].items()) == [("X-B", "b"), ("X-A", "a")]
+    assert list(content["headers"].items()) == [
+        ("X-B", "b"),
+        ("X-A", "a"),
+        ("Auto-Submitted", "auto-generated"),
+    ]
     for one in queued:
         assert one["content_id"] == content["id"]
         assert (one["subject"], one["category"], one["request_id"]) == ("Hello", "billing", "r-1")

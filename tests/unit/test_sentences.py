@@ -375,6 +375,11 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
             '5.3.4 too big"'
         ),
     ),
+    (
+        Status.DEAD,
+        {"dead_reason": DeadReason.INVALID, **attempt(Outcome.REJECTED, "j\xf6rg@x needs SMTPUTF8", None, Stage.MAIL)},
+        "has been dead since 09:58:00 (2 min ago): it was not offered to relay mx1:25: j\xf6rg@x needs SMTPUTF8",
+    ),
 ]
 
 
