@@ -216,10 +216,17 @@ def test_while_the_database_is_away_nobody_is_told_that_it_is_done(app: Flask, s
 
 
 def test_csrf_protection_of_the_application_lets_it_through(app: Flask, settings: AppSettings) -> None:
-    app.secret_key = "x" * 32
-    CSRFProtect(app).exempt(unsubscribing)
-    assert app.test_client().post(path(settings), data=ONE_CLICK).status_code == 200
-    assert recorded(app) == [("ada@example.com", "news", "one-click")]
+    protected = Flask("app")
+    protected.secret_key = "x" * 32
+    CSRFProtect(protected)
+    protected.extensions |= {name: app.extensions[name] for name in ("settings", "engine")}
+    protected.register_blueprint(unsubscribing)
+    protected.add_url_rule("/form", view_func=lambda: "taken", methods=["POST"])
+    client = protected.test_client()
+    assert client.post("/form").status_code == 400
+    assert client.post(path(settings), data=ONE_CLICK).status_code == 200
+    assert client.post(path(settings, "preferences")).status_code == 200
+    assert len(recorded(app)) == 2
 
 
 def test_from_a_mail_to_the_end_of_mails(app: Flask, smtp: SmtpServer, database_url: str) -> None:
