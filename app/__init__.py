@@ -29,8 +29,7 @@ def create_app(settings: AppSettings | None = None) -> Flask:
         SECRET_KEY=settings.secret_key.get_secret_value() if settings.secret_key else secrets.token_bytes(32),
         SESSION_COOKIE_SAMESITE="Lax",
     )
-    csrf = CSRFProtect(app)
-    csrf.exempt(unsubscribing)  # its signed links are the authority, and mail programs POST to them
+    CSRFProtect(app)
     celery = create_celery(app, settings)
     nudge = Nudge(connect(settings.redis_url), lambda: celery.send_task(DRAIN, ignore_result=True))
     engine = create_engine(settings.database_url)

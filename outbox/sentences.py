@@ -283,7 +283,7 @@ def _suppressed_by(suppression: Suppression, now: datetime) -> str:
     category = suppression.category
     since = told(suppression.created_at, now)
     if category and suppression.reason == subscriptions.reason(category):
-        return f"{suppression.target} {suppression.reason} at {since} ({suppression.source})"
+        return f"{suppression.target} {suppression.reason} at {since}, by {suppression.source}"
     until = "for good" if suppression.until is None else f"until {told(suppression.until, now)}"
     return (
         f"{suppression.target} has been suppressed{f' for {category!r}' if category else ''} since {since} {until} "

@@ -248,6 +248,16 @@ def test_the_relay_suppresses_and_a_person_is_not_overruled(engine: sa.Engine) -
     assert (bob.reason, bob.source, bob.until is None) == ("asked us to stop", "ada@office", False)
 
 
+def test_letters_beyond_ascii_have_a_lower_case_too(engine: sa.Engine) -> None:
+    """SQLite's `lower` does not know them, nor does PostgreSQL's in the locale C."""
+    bounce(engine, "\u00c4NN@x.example", "5.1.1 no such user")
+    with engine.begin() as connection:
+        assert list(find(connection, "\u00e4nn@x.example", "\u00c4nn@x.example")) == [
+            "\u00e4nn@x.example", "\u00c4nn@x.example",
+        ]  # fmt: skip
+        assert suppressions.remove(connection, "\u00c4NN@x.example")
+
+
 def test_who_had_unsubscribed_gets_no_mail_at_all_when_the_relay_says_so(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         suppressions.add(connection, ANN, "unsubscribed from 'news'", "one-click", category="news")

@@ -213,6 +213,15 @@ def test_while_the_database_is_away_nobody_is_told_that_it_is_done(app: Flask, s
         assert "Please try again" in answer.text
 
 
+def test_csrf_protection_of_the_application_lets_it_through(app: Flask, settings: AppSettings) -> None:
+    app.add_url_rule("/form", view_func=lambda: "taken", methods=["POST"])
+    client = app.test_client()
+    assert client.post("/form").status_code == 400
+    assert client.post(path(settings), data=ONE_CLICK).status_code == 200
+    assert client.post(path(settings, "preferences")).status_code == 200
+    assert len(recorded(app)) == 2
+
+
 def test_from_a_mail_to_the_end_of_mails(app: Flask, smtp: SmtpServer, database_url: str) -> None:
     """A mail through a relay, its link as its reader's program finds it, one click, and the next mail dies."""
     engine, settings = app.extensions["engine"], settings_for(smtp, **SUBSCRIBED)

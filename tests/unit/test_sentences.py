@@ -342,7 +342,7 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
         {"dead_reason": DeadReason.SUPPRESSED, "last_error": UNSUBSCRIBED.reason, "suppression": UNSUBSCRIBED},
         (
             "has been dead since 09:58:00 (2 min ago): ann@x.example unsubscribed from 'news' at 2026-11-21 10:00 (1 d"
-            " ago) (one-click); `outbox suppress --remove ann@x.example --category news` lifts that, then `outbox"
+            " ago), by one-click; `outbox suppress --remove ann@x.example --category news` lifts that, then `outbox"
             " requeue 7`"
         ),
     ),
