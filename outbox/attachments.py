@@ -18,6 +18,11 @@ from outbox.message import is_invitation
 LONGEST_NAME = 255
 """Characters of a file name: what file systems allow."""
 
+# Without "=?": what looks like an encoded word (RFC 2047) is decoded by readers, in parameters, too.
+_CONTENT_TYPE = re.compile(r"(?!.*=\?)[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[ !#-\[\]-~]*\"|[\w.+-]+))*", re.ASCII)
+_PARAMETER_NAME = re.compile(r"; ?([^=]+)=(?:\"[^\"]*\"|[^;]*)")
+_ATOMS = r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*"
+_INLINE_ID = re.compile(rf"(?!.*=\?){_ATOMS}(@{_ATOMS})?", re.ASCII)  # RFC 5322's msg-id, with or without its host
 LARGEST_STREAM = 100_000_000
 """Bytes that are read of a stream, whatever the settings say: one without end must not fill the memory. No relay that
 we know of takes a mail so large."""
@@ -26,8 +31,6 @@ _PIECE = 1 << 20
 """Bytes read of a stream at a time."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[ !#-\[\]-~]*\"|[\w.+-]+))*", re.ASCII)
-_INLINE_ID = re.compile(r"[!-;=?-~]+")
 _SHOWN = re.compile(
     r"""(?:[\s"'](?:src|background|poster|data|href|srcset)\s*=\s*["']?|url\(\s*(?:["']|&quot;|&\#39;)?)\s*cid:((?:(?!&quot;|&\#39;)[^\s"'<>)])+)""",
     re.IGNORECASE,
@@ -152,7 +155,7 @@ def check_attachment(name: str, file: object, largest: int) -> None:
             f"{name}.filename", file.filename, f"give a file name of 1 to {LONGEST_NAME} characters, without a path"
         )
     kind = file.media_type
-    if not isinstance(kind, str) or len(kind) > LONGEST_NAME or not _CONTENT_TYPE.fullmatch(kind):
+    if not isinstance(kind, str) or len(kind) > LONGEST_NAME or not _is_content_type(kind):
         raise InvalidHeader(f"{name}.content_type", kind, "give a media type, such as application/pdf")
     if kind.lower().startswith(("message/", "multipart/")):
         raise InvalidHeader(
@@ -165,7 +168,9 @@ def check_attachment(name: str, file: object, largest: int) -> None:
         return
     if not isinstance(inline, str) or len(inline) > LONGEST_NAME or not _INLINE_ID.fullmatch(inline):
         raise InvalidHeader(
-            f"{name}.inline_id", inline, f"give 1 to {LONGEST_NAME} characters of ASCII without spaces and brackets"
+            f"{name}.inline_id",
+            inline,
+            f"give 1 to {LONGEST_NAME} characters such as logo or logo@example.com: ASCII without spaces and brackets",
         )
 
 
@@ -238,8 +243,13 @@ def _calendar(data: object, method: str) -> bytes:
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 
+def _is_content_type(kind: str) -> bool:
+    names = [name.lower() for name in _PARAMETER_NAME.findall(kind)]
+    return _CONTENT_TYPE.fullmatch(kind) is not None and len(set(names)) == len(names)
+
+
 def _is_filename(value: object) -> bool:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or re.search(r"[/\\]", value):
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or re.search(r"[/\\]|\A\.\.?\Z", value):
         return False
     # Any kind of space: macOS puts a narrow one into the names of its screenshots.
     return all(character.isprintable() or unicodedata.category(character) == "Zs" for character in value)
