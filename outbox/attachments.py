@@ -12,17 +12,13 @@ from html import unescape
 from typing import BinaryIO, Self
 from urllib.parse import unquote
 
+from outbox import invitations
 from outbox.errors import InvalidEmail, InvalidHeader, TooLarge
 from outbox.message import is_invitation
 
 LONGEST_NAME = 255
 """Characters of a file name: what file systems allow."""
 
-# Without "=?": what looks like an encoded word (RFC 2047) is decoded by readers, in parameters, too.
-_CONTENT_TYPE = re.compile(r"(?!.*=\?)[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[ !#-\[\]-~]*\"|[\w.+-]+))*", re.ASCII)
-_PARAMETER_NAME = re.compile(r"; ?([^=]+)=(?:\"[^\"]*\"|[^;]*)")
-_ATOMS = r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*"
-_INLINE_ID = re.compile(rf"(?!.*=\?){_ATOMS}(@{_ATOMS})?", re.ASCII)  # RFC 5322's msg-id, with or without its host
 LARGEST_STREAM = 100_000_000
 """Bytes that are read of a stream, whatever the settings say: one without end must not fill the memory. No relay that
 we know of takes a mail so large."""
@@ -31,14 +27,17 @@ _PIECE = 1 << 20
 """Bytes read of a stream at a time."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+# Without "=?": what looks like an encoded word (RFC 2047) is decoded by readers, in parameters, too.
+_CONTENT_TYPE = re.compile(r"(?!.*=\?)[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[ !#-\[\]-~]*\"|[\w.+-]+))*", re.ASCII)
+_PARAMETER_NAME = re.compile(r"; ?([^=]+)=(?:\"[^\"]*\"|[^;]*)")
+_ATOMS = r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*"
+_INLINE_ID = re.compile(rf"(?!.*=\?){_ATOMS}(@{_ATOMS})?", re.ASCII)  # RFC 5322's msg-id, with or without its host
 _SHOWN = re.compile(
-    r"""(?:[\s"'](?:src|background|poster|data|href|srcset)\s*=\s*["']?|url\(\s*(?:["']|&quot;|&\#39;)?)\s*cid:((?:(?!&quot;|&\#39;)[^\s"'<>)])+)""",
+    r"""(?:[\s"'](?:src|background|poster|data|href|srcset)\s*=|url\()\s*(?:(?:["']|&quot;|&\#39;)\s*)?"""
+    r"""cid:((?:(?!&quot;|&\#39;)[^\s"'<>)])+)""",
     re.IGNORECASE,
 )
 """Where HTML shows, or links to, a part of its own mail."""
-
-_METHODS = ("PUBLISH", "REQUEST", "REPLY", "ADD", "CANCEL", "REFRESH", "COUNTER", "DECLINECOUNTER")
-"""RFC 5546, 1.4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Attachment:
         It goes out twice, as Gmail and Outlook want it: as a third way to read the mail, beside text and HTML
         (RFC 6047), and as a file. `data` must say `METHOD:` and the same method.
         """
-        ics = _calendar(data, method)
+        ics = invitations.calendar(data, method)
         return cls(filename, ics, f"text/calendar; charset=utf-8; method={method}")
 
     @cached_property
@@ -219,28 +218,6 @@ def _stands_behind_bytes(stream: object) -> bool:
         return bool(stream.tell())  # type: ignore[attr-defined]  # or it has none
     except (AttributeError, OSError, ValueError):  # a pipe cannot tell
         return False
-
-
-def _calendar(data: object, method: str) -> bytes:
-    """The iCalendar as it goes out, if it is one and says the method that its part will be labelled with."""
-    if method not in _METHODS:
-        raise InvalidEmail("method", method, f"one of {', '.join(_METHODS)}")
-    try:
-        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
-    except UnicodeDecodeError as error:
-        raise InvalidEmail("data", data, f"an invitation is UTF-8: {error.reason} at byte {error.start}") from error
-    if not isinstance(text, str):
-        raise InvalidEmail("data", data, "give the iCalendar (.ics) as text or bytes")
-    lines = re.split(r"\r\n|\r|\n", text.strip()) if "\0" not in text else []
-    upper = [line.strip().upper() for line in lines]
-    if not upper or upper[0] != "BEGIN:VCALENDAR" or upper[-1] != "END:VCALENDAR":
-        raise InvalidEmail("data", data, "not an iCalendar: it goes from BEGIN:VCALENDAR to END:VCALENDAR")
-    said = [line for line in upper if line.startswith("METHOD:")]
-    if said != [f"METHOD:{method}"]:
-        raise InvalidEmail(
-            "data", data, f"its calendar must say METHOD:{method} once, and says {', '.join(said) or 'no METHOD'}"
-        )
-    return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 def _is_content_type(kind: str) -> bool:

@@ -130,7 +130,7 @@ class Composer:
     def compose(self, mail: Mail) -> bytes:
         """The message as it goes to the relay."""
         if mail.content_id != self._content_id:
-            self._data = b""  # the last one's; two large ones need not be there at once
+            self._content_id, self._data = None, b""  # two large ones need not be there at once
             data = replace(mail.message, parts=self._parts(mail)).as_bytes()
             self._data = data if self._signer is None else self._signer.sign(data, mail.sender.rpartition("@")[2])
             self._content_id = mail.content_id
@@ -138,11 +138,10 @@ class Composer:
 
     def _parts(self, mail: Mail) -> list[Part]:
         parts = {link: self._kept[link] for link in mail.files if link in self._kept}
-        if len(parts) < len(mail.files):
+        missing = set(mail.files) - parts.keys()
+        if missing:
             with reading(self._engine) as connection:
-                for link in mail.files:
-                    if link not in parts:
-                        parts[link] = encoded(_file(connection, link))
+                parts |= {link: encoded(_file(connection, link)) for link in missing}
         self._to_come.subtract(mail.files)
         self._keep(parts)
         return [part for link in mail.files for part in parts[link]]

@@ -61,9 +61,14 @@ def _headers(_: click.Context, parameter: click.Parameter, lines: Sequence[str])
 
 def _read_attachments(_: click.Context, parameter: click.Parameter, paths: Sequence[Path]) -> list[Attachment]:
     try:
-        return [Attachment(path.name, path.read_bytes()) for path in paths]
+        return [_read(path) for path in paths]
     except OSError as error:
         raise click.BadParameter(str(error), param=parameter) from error
+
+
+def _read(path: Path) -> Attachment:
+    with path.open("rb") as file:  # a stream has a bound; `/dev/zero` has none
+        return Attachment(path.name, file)
 
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -8,7 +8,7 @@ import os
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from email.message import EmailMessage
 from typing import Any
 
@@ -134,7 +134,7 @@ def test_thousands_of_mails_with_one_file(sqlite_url: str) -> None:
     mails = (MAIL | {"to": f"u{number}@example.com", "attachments": [file]} for number in range(3000))
     with statements_on_blobs(engine) as seen, Session(engine) as session, session.begin():
         service(session).queue_emails(mails)
-    assert seen == ["SELECT", "INSERT"]
+    assert seen == ["SELECT", "INSERT", "SELECT", "SELECT"]  # each thousand asks whether it is there
     assert (count(engine, EmailBlob), count(engine, EmailAttachment)) == (1, 3000)
     engine.dispose()
 
@@ -199,3 +199,18 @@ def test_a_chunk_keeps_what_is_to_come_and_fits(engine: sa.Engine, monkeypatch: 
     assert len(seen) == 2 + 1 + 2 + 1  # the second file has no room
     assert 400_000 < kept[0] == kept[1] == kept[2] < 500_000
     assert kept[3] == 0
+
+
+def test_a_mail_that_cannot_be_composed_leaves_the_others_whole(engine: sa.Engine) -> None:
+    """Rows of a mail come back in any order: what was composed before the failure must not be taken for what is."""
+    queue(engine, SETTINGS, attachments=[Attachment("a.bin", NOISE)])
+    queue(engine, SETTINGS, attachments=[Attachment("a.bin", NOISE)])
+    ids, token = claim(engine)
+    with engine.begin() as connection:
+        good, bad = chunk.load(connection, ids, token)
+    bad.message = replace(bad.message, text=None)
+    composer = chunk.Composer(engine, [good, bad, good])
+    before = composer.compose(good)
+    with pytest.raises(ValueError, match="there is nothing to send"):
+        composer.compose(bad)
+    assert composer.compose(good) == before

@@ -253,7 +253,7 @@ def test_an_attachment_is_stored_once(sessions: sessionmaker[Session], engine: s
     with sessions.begin() as session:
         service(session).queue_email(**KEYED, attachments=[text, text])
     assert {(one["sha256"], one["size"], one["data"]) for one in rows(engine, EmailBlob)} == {
-        (LOGO.sha256, len(LOGO.data), LOGO.data),
+        (LOGO.sha256, LOGO.size, LOGO.data),
         (text.sha256, 0, b""),
     }
     links = rows(engine, EmailAttachment)

@@ -123,6 +123,24 @@ def test_what_relays_do_is_survived(engine: sa.Engine, signing: dict[str, Any]) 
     assert verifies(message + b"\r\n\r\n")
 
 
+def test_headers_in_utf8(signing: dict[str, Any]) -> None:
+    """As SMTPUTF8 has them."""
+    signer = Signer.of(Settings.load(smtp_from_email="shop@example.com", **signing))
+    assert signer is not None
+    raw = "From: Caf\u00e9 <caf\u00e9@example.com>\r\nSubject: Gr\u00fc\u00dfe\r\n\r\nGr\u00fc\u00dfe.\r\n".encode()
+    message = signer.sign(raw, "example.com")
+    assert verifies(message)
+    assert not verifies(message.replace("Gr\u00fc\u00dfe\r\n\r\n".encode(), b"Gru\r\n\r\n"))
+
+
+def test_what_cannot_be_signed(signing: dict[str, Any]) -> None:
+    """An error of which the mail dies, and not its chunk."""
+    signer = Signer.of(Settings.load(smtp_from_email="shop@example.com", **signing))
+    assert signer is not None
+    with pytest.raises(ValueError, match="it cannot be signed: Unexpected characters in RFC822 header"):
+        signer.sign(b"From: shop@example.com\r\nno header\r\n\r\nHello.\r\n", "example.com")
+
+
 def test_redirected_mail_verifies(engine: sa.Engine, signing: dict[str, Any]) -> None:
     (message,) = sent(engine, signing | {"outbox_redirect_to": "qa@example.com"})
     assert message.startswith(b"X-Original-To: ada@example.com\r\nDKIM-Signature:")

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from email import message_from_bytes
@@ -169,6 +170,16 @@ def test_a_picture_that_is_not_there(html: str) -> None:
 )
 def test_what_shows_no_picture(html: str) -> None:
     assert _draft(html=html)
+
+
+@pytest.mark.parametrize(
+    "html",
+    [f"url({' ' * 50_000}cid:", f"<img src={' ' * 50_000}cid:", "<img src=" * 10_000 + "cid:", "cid:&quot" * 10_000],
+)
+def test_no_html_takes_long_to_look_through(html: str) -> None:
+    started = time.thread_time()
+    assert _draft(html=html)
+    assert time.thread_time() - started < 1  # some ms; with two runs of blanks to share them out, 16 s
 
 
 def _draft(**mail: Any) -> object:
