@@ -16,6 +16,7 @@ from outbox.message import File, Message
 from outbox.models import EmailContent
 from outbox.retry import Standing
 from outbox.states import OnUncertain
+from outbox.superseding import superseded_by
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Mail:
     number: int
     """The attempt's."""
     recipient: str
+    category: str | None
     content_id: int
     relay: str | None
     """The one relay that may have had it before, and must be the one to have it again."""
@@ -38,6 +40,8 @@ class Mail:
     loaded: Standing
     message: Message
     files: Sequence["FileLink"]
+    superseded_by: int | None
+    """A newer mail that makes this one stale."""
     suppressed: str | None = None
     """Why its recipient must not get mail."""
     loaded_at: float = field(default_factory=time.monotonic)
@@ -73,8 +77,9 @@ class FileLink:
 
 def _rows(sql: Words) -> str:
     return f"""
-SELECT q.id, q.claims, q.recipient, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
+SELECT q.id, q.claims, q.recipient, q.category, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
        -({sql.seconds_since("q.lease_expires_at")}) AS lease_left, {standing_columns(sql)},
+       {superseded_by("q")} AS superseded_by,
        c.id AS content_id, c.message_id, c.date, c.sender, c.to_header, c.cc_header, c.reply_to, c.subject, c.text,
        c.html, c.headers, EXISTS (SELECT 1 FROM email_attachments AS f WHERE f.content_id = c.id) AS has_files
   FROM email_queue AS q JOIN email_contents AS c ON c.id = q.content_id
@@ -135,12 +140,14 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]])
         token=token,
         number=row.claims,
         recipient=row.recipient,
+        category=row.category,
         content_id=row.content_id,
         relay=row.relay,
         lease_left=row.lease_left,
         loaded=standing(row),
         message=message_of(row),
         files=links.get(row.content_id, ()),
+        superseded_by=row.superseded_by,
     )
 
 

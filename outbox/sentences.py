@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from outbox import subscriptions
 from outbox.breaker import Standing
 from outbox.states import DeadReason, Outcome, RelayState, Stage, Status
+from outbox.superseding import COLLAPSED, SUPERSEDED
 from outbox.suppressions import Suppression
 from outbox.times import told
 
@@ -206,7 +208,10 @@ def _sent(facts: Facts) -> str:
 
 
 def _cancelled(facts: Facts) -> str:
-    return f"was cancelled at {_finalized(facts)}; `outbox requeue {facts.id}` sends it after all"
+    when, why = _finalized(facts), facts.last_error or ""
+    if why.startswith((SUPERSEDED, COLLAPSED)):
+        return f"was cancelled at {when}, {why}"
+    return f"was cancelled at {when}; `outbox requeue {facts.id}` sends it after all"
 
 
 def _uncertain(facts: Facts) -> str:
@@ -229,8 +234,7 @@ def _rejected(facts: Facts) -> str:
     refused = f"{relay} refused it for good with {_words(facts)}"
     if facts.suppression is None:
         return refused
-    target = facts.suppression.target
-    return f"{refused}; {target} is suppressed, until `outbox suppress --remove {target}`"
+    return f"{refused}; {facts.suppression.target} is suppressed, until {_lift(facts.suppression)}"
 
 
 def _exhausted(facts: Facts) -> str:
@@ -255,7 +259,7 @@ def _suppressed(facts: Facts) -> str:
     if facts.suppression is None:
         why = f" because {_quoted(facts.last_error)}" if facts.last_error else ""
         return f"its recipient was suppressed then{why} and is not any more; {_again(facts)}"
-    lift = f"`outbox suppress --remove {facts.suppression.target}` lifts that, then `outbox requeue {facts.id}`"
+    lift = f"{_lift(facts.suppression)} lifts that, then `outbox requeue {facts.id}`"
     return f"{_suppressed_by(facts.suppression, facts.now)}; {lift}"
 
 
@@ -270,10 +274,19 @@ def _invalid(facts: Facts) -> str:
     return f"relay {last.relay} does not take such a message and said {_words(facts)}"
 
 
+def _lift(suppression: Suppression) -> str:
+    category = f" --category {suppression.category}" if suppression.category else ""
+    return f"`outbox suppress --remove {suppression.target}{category}`"
+
+
 def _suppressed_by(suppression: Suppression, now: datetime) -> str:
+    category = suppression.category
+    since = told(suppression.created_at, now)
+    if category and suppression.reason == subscriptions.reason(category):
+        return f"{suppression.target} {suppression.reason} at {since} ({suppression.source})"
     until = "for good" if suppression.until is None else f"until {told(suppression.until, now)}"
     return (
-        f"{suppression.target} has been suppressed since {told(suppression.created_at, now)} {until} "
+        f"{suppression.target} has been suppressed{f' for {category!r}' if category else ''} since {since} {until} "
         f"by {suppression.source} because {_quoted(suppression.reason)}"
     )
 

@@ -233,10 +233,16 @@ def test_bad_address(argument: str, address: Any) -> None:
             for label in ["idempotency_key", "category", "locale", "request_id"]
             for value in ["", "x" * 256, "a\nb", "a\0", "\ud800", 7, b"key", ("a", 1)]
         ),
-        # What this version cannot do
-        named(template="receipt")(InvalidEmail, "template"),
-        named(template="")(InvalidEmail, "template"),
+        # A template says it all, and a context is for one
+        named(template="receipt")(InvalidEmail, "subject"),
+        named(template="receipt", subject=None)(InvalidEmail, "text"),
+        named(template="receipt", subject=None, text=None, html="")(InvalidEmail, "html"),
         named(context={})(InvalidEmail, "context"),
+        *(
+            named(template="receipt", subject=None, text=None, context=context)(InvalidEmail, "context")
+            for context in ["name", [("name", "Ada")], {1: "Ada"}]
+        ),
+        # What this version cannot do
         named(sensitive=True)(InvalidEmail, "sensitive"),
     ],
 )
@@ -334,6 +340,8 @@ def test_defaults() -> None:
     mail = drafted()
     assert mail.row == {
         "subject": "Hello",
+        "supersedes": None,
+        "collapse": None,
         "category": None,
         "priority": Priority.NORMAL,
         "max_attempts": 5,
