@@ -29,6 +29,7 @@ from outbox.rates import Rates
 from outbox.relay import Relay, Report
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement
+from outbox.signing import Signer
 from outbox.states import DeadReason, Status
 from outbox.writer import is_passing, patient
 
@@ -39,17 +40,29 @@ LOAD_PATIENCE = 30
 
 
 class Courier:
-    """Delivers chunks, from as many threads as call it.
+    """Delivers chunks, from as many threads as call it. Raises SettingsError for a DKIM key that signs nothing.
 
     `rates` counts what goes to each relay: in Redis for all workers together, or, by default, for this process alone.
+    `ledger` and `open_relay` are the seams for `outbox.testing`: a writer without a thread, a relay without a network.
     """
 
-    def __init__(self, engine: sa.Engine, settings: Settings, worker: str, rates: Rates | None = None) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        settings: Settings,
+        worker: str,
+        rates: Rates | None = None,
+        *,
+        ledger: Ledger | None = None,
+        open_relay: Callable[[Endpoint, Settings], Relay] = Relay,
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._worker = worker
+        self._signer = Signer.of(settings)
         self._journal = Journal(settings.outbox_journal)
-        self._ledger = Ledger(engine, settings.outbox_lease_seconds, self._journal)
+        self._ledger = ledger or Ledger(engine, settings.outbox_lease_seconds, self._journal)
+        self._open_relay = open_relay
         self._policy = retry.Policy.of(settings)
         self._stopping = threading.Event()
         self._gate = Gate(engine, settings, worker, rates or Rates(base=settings.throttle_seconds), self._stopping)
@@ -62,7 +75,7 @@ class Courier:
         when half of the lease was over (the relay is slow, and others may be free) is handed back at once.
         """
         rest = deque(self._prepare(ids, token))
-        composer = Composer(self._engine)
+        composer = Composer(self._engine, rest, self._signer)
         statuses: Counter[Status] = Counter()
         held: list[Release] = []
         half_time = time.monotonic() + min((mail.lease_left for mail in rest), default=0) / 2
@@ -220,5 +233,5 @@ class Courier:
     def _relay(self, endpoint: Endpoint) -> Relay:
         key = (threading.get_ident(), endpoint.name)
         if key not in self._relays:
-            self._relays[key] = Relay(endpoint, self._settings)
+            self._relays[key] = self._open_relay(endpoint, self._settings)
         return self._relays[key]
