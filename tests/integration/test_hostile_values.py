@@ -170,6 +170,7 @@ def _body(kind: str, text: str) -> Part:
 
 def _file(file: Attachment) -> Part:
     assert file.content_type is not None
+    assert isinstance(file.data, bytes)
     disposition = "attachment" if file.inline_id is None else "inline"
     kind, parameters = parameters_of(file.content_type)
     return Part(kind, parameters, disposition, file.filename, file.inline_id, file.data)
@@ -200,7 +201,11 @@ def drafted(argument: str, value: str) -> Draft | InvalidEmail:
 def composed(checked: Draft) -> bytes:
     """By way of what a column of JSON keeps."""
     content = checked.content | {"headers": json.loads(json.dumps(checked.content["headers"]))}
-    files = [File(file.filename, file.media_type, file.data, file.inline_id) for file in checked.attachments]
+    files = [
+        File(file.filename, file.media_type, file.data, file.inline_id)
+        for file in checked.attachments
+        if isinstance(file.data, bytes)
+    ]
     return message_of(SimpleNamespace(**content), files).as_bytes()  # type: ignore[arg-type]  # the columns of a row
 
 

@@ -215,7 +215,13 @@ def test_a_template_shows_the_same_link(tmp_path: Path) -> None:
 
 
 def test_a_templated_mail_is_the_same_under_another_key(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"to": ADA, "template": "issue", "context": {"number": 7}, "category": "news", "idempotency_key": "k"}
+    asked: dict[str, Any] = {
+        "to": ADA,
+        "template": "issue",
+        "context": {"number": 7},
+        "category": "news",
+        "idempotency_key": "k",
+    }
     keys = (KEY, OLD_KEY)
     one, other = (draft(templated(tmp_path, outbox_signing_keys=key), **asked).content for key in keys)
     assert one["html"] != other["html"]
