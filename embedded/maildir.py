@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
-from email.parser import BytesParser
+from email.parser import BytesParser, Parser
 from functools import lru_cache
 from pathlib import Path
 
@@ -100,5 +100,7 @@ def _read(path: Path) -> Received:
     key = path.name.partition(":")[0]
     envelope = Envelope(**json.loads((path.parents[1] / "envelopes" / f"{key}.json").read_text()))
     with path.open("rb") as file:
-        headers = BytesParser(policy=policy.default).parsebytes(file.read(_HEADERS), headersonly=True)
+        # As text: from bytes, the parser shows no address in UTF-8 (RFC 6532).
+        head = file.read(_HEADERS).decode("utf-8", "replace")
+    headers = Parser(policy=policy.default).parsestr(head, headersonly=True)
     return Received(key, path, envelope, headers)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import unescape
+from html.parser import HTMLParser
 from typing import BinaryIO, Self
 from urllib.parse import unquote
 
@@ -37,7 +38,34 @@ _SHOWN = re.compile(
     r"""cid:((?:(?!&quot;|&\#39;)[^\s"'<>)])+)""",
     re.IGNORECASE,
 )
-"""Where HTML shows, or links to, a part of its own mail."""
+"""Where HTML shows, or links to, a part of its own mail; or where somebody's words look like it."""
+
+_SHOWING = frozenset({"src", "background", "poster", "data", "href", "srcset", "style"})
+
+
+class _Pictures(HTMLParser):
+    """Asked before a mail is refused: a stranger's `<img src='cid:x'>`, shown as text, must not keep it from going."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self._places: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Called by the parser."""
+        del tag
+        self._places += [value for name, value in attrs if value and name in _SHOWING]
+
+    def handle_data(self, data: str) -> None:
+        """Called by the parser, too."""
+        if self.cdata_elem == "style":
+            self._places.append(data)
+
+    def show(self, inline_id: str) -> bool:
+        """Whether a tag or a style sheet does."""
+        link = f"cid:{unescape(inline_id)}".lower()
+        return any(link in place.lower() for place in self._places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +221,7 @@ def check_together(files: Sequence[Attachment], html: str | None) -> None:
     if html is None or "cid:" not in html.lower():  # ten times as quick
         return
     for shown in _SHOWN.findall(html):
-        if not {shown, unquote(unescape(shown))} & by_id.keys():
+        if not {shown, unquote(unescape(shown))} & by_id.keys() and _Pictures(html).show(shown):
             raise InvalidEmail("html", f"cid:{shown}", "a picture that no attachment has as its inline_id")
 
 

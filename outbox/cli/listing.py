@@ -56,7 +56,8 @@ def list_(
         query = query.where(sa.text(_INDEXED[Status(status)]))
     if recipient:
         address = parse_mailbox("recipient", recipient).address
-        query = query.where(sa.func.lower(QueuedEmail.recipient) == address.lower())
+        # Both sides by the database: which letters its `lower` knows is its own affair.
+        query = query.where(sa.func.lower(QueuedEmail.recipient) == sa.func.lower(address))
     if category:
         query = query.where(QueuedEmail.category == category)
     if priority:

@@ -27,7 +27,7 @@ from tests import rows
 from tests.delivering import ADA, BOB, DEE, at, claim, deliver, make_due, queue, seconds_until, settings_for
 from tests.servers import free_port
 from tests.smtp_script import Delay, Drop, Event, Reaction, Reply, by_recipient
-from tests.smtp_server import SmtpServer
+from tests.smtp_server import EAI, USUAL, SmtpServer
 from tests.tcp_proxy import proxy_to
 
 # --- One mail, one conversation: the row and the line of the record
@@ -228,6 +228,39 @@ def test_a_mail_that_cannot_be_composed_does_not_stop_the_others(engine: sa.Engi
         assert row.last_error
     assert "neither text nor HTML" in rows.row(engine, purged).last_error
     assert "\u00e4da@example.com needs SMTPUTF8 (RFC 6531), which relay" in rows.row(engine, foreign).last_error
+
+
+JORG = "j\u00f6rg@example.com"
+
+
+@pytest.mark.parametrize("extensions", [EAI, USUAL], ids=["offered", "not offered"])
+def test_one_address_that_is_not_ascii_is_in_the_headers_of_all(engine: sa.Engine, extensions: tuple[str, ...]) -> None:
+    """The others die with it where SMTPUTF8 is not offered: their copies name it. As a bcc it concerns nobody else."""
+    with SmtpServer(extensions=extensions) as server:
+        settings = settings_for(server)
+        named = queue(engine, settings, to=[ADA, f"J\u00f6rg <{JORG}>"])
+        hidden = queue(engine, settings, to=[ADA], bcc=[JORG])
+        deliver(engine, settings)
+    dead = {id_ for id_ in (*named, *hidden) if rows.row(engine, id_).status == "dead"}
+    assert dead == (set() if extensions is EAI else {*named, hidden[1]})
+    for id_ in dead:
+        row = rows.row(engine, id_)
+        assert row.dead_reason == "invalid"
+        assert row.last_error == (
+            f"mail: {JORG} needs SMTPUTF8 (RFC 6531), which relay {server.host}:{server.port} does not offer"
+        )
+    with_jorg = [mail for mail in server.mails if mail.data.isascii() is False]
+    assert len(with_jorg) == (2 if extensions is EAI else 0)
+    assert all("SMTPUTF8" in mail.parameters for mail in with_jorg)
+    assert len(server.mails) == 4 - len(dead)
+
+
+def test_a_sender_that_is_not_ascii_shuts_the_relay_before_it_costs_the_queue(engine: sa.Engine) -> None:
+    with SmtpServer() as server:
+        settings = settings_for(server, smtp_from_email=JORG)
+        ids = [id_ for _ in range(5) for id_ in queue(engine, settings)]
+        deliver(engine, settings)
+    assert rows.statuses(engine, ids) == ["dead", "dead", "pending", "pending", "pending"]
 
 
 def test_an_attachment_that_is_gone(engine: sa.Engine) -> None:

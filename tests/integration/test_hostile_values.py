@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import format_datetime
 from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,7 +37,8 @@ from tests.smtp_server import EAI, SmtpServer
 from tests.strict_reader import Part, Read, parameters_of, read
 
 CORPUS = corpus()
-SETTINGS = Settings.load(_env_file=None, smtp_from_email="Shop <shop@example.com>")
+TEMPLATES = (str(Path(__file__).parent / "hostile_templates"),)
+SETTINGS = Settings.load(_env_file=None, smtp_from_email="Shop <shop@example.com>", outbox_templates=TEMPLATES)
 BASE: dict[str, Any] = {"to": "ada@example.com", "subject": "Hello", "text": "Hello, Ada.\n"}
 
 Mail = dict[str, Any]
@@ -51,30 +54,54 @@ def attached(value: str, **given: Any) -> Mail:
     return {"attachments": [Attachment(**file)]}
 
 
-ARGUMENTS: dict[str, tuple[str, Callable[[str], Mail]]] = {
-    "to": ("to", lambda value: {"to": value}),
-    "one of to": ("to", lambda value: {"to": ["bob@example.com", value]}),
-    "cc": ("cc", lambda value: {"cc": [value]}),
-    "bcc": ("bcc", lambda value: {"bcc": [value]}),
-    "reply_to": ("reply_to", lambda value: {"reply_to": value}),
-    "from_email": ("from_email", lambda value: {"from_email": value}),
-    "name": ("to", lambda value: {"to": quoted(value)}),
-    "local part": ("to", lambda value: {"to": f"{value}@example.com"}),
-    "domain": ("to", lambda value: {"to": f"ada@{value}.example"}),
-    "subject": ("subject", lambda value: {"subject": value}),
-    "text": ("text", lambda value: {"text": value}),
-    "html": ("html", lambda value: {"html": value}),
-    "header name": ("headers", lambda value: {"headers": {value: "good"}}),
-    "header value": ("headers['X-Hostile']", lambda value: {"headers": {"X-Hostile": value}}),
-    "filename": ("attachments[0].filename", lambda value: attached(value, filename=value)),
-    "content_type": ("attachments[0].content_type", lambda value: attached(value, content_type=value)),
-    "inline_id": ("attachments[0].inline_id", lambda value: attached(value, inline_id=value)),
-    "category": ("category", lambda value: {"category": value}),
-    "idempotency_key": ("idempotency_key", lambda value: {"idempotency_key": value}),
-    "request_id": ("request_id", lambda value: {"request_id": value}),
-    "locale": ("locale", lambda value: {"locale": value}),
+@dataclass(frozen=True)
+class Argument:
+    """A place for a value."""
+
+    field: str
+    """What an error must name."""
+    mail: Callable[[str], Mail]
+    """The arguments with the value in that place."""
+    meaning: Callable[[Mail], Mail] = dict
+    """From the arguments to those without a template that mean the same."""
+
+
+def templated(template: str, value: str) -> Mail:
+    return {"subject": None, "text": None, "template": template, "context": {"value": value}}
+
+
+def said(mail: Mail) -> Mail:
+    return mail | {"subject": "Hello", "text": f"Hello, {mail['context']['value']}!"}
+
+
+ARGUMENTS: dict[str, Argument] = {
+    "to": Argument("to", lambda value: {"to": value}),
+    "one of to": Argument("to", lambda value: {"to": ["bob@example.com", value]}),
+    "cc": Argument("cc", lambda value: {"cc": [value]}),
+    "bcc": Argument("bcc", lambda value: {"bcc": [value]}),
+    "reply_to": Argument("reply_to", lambda value: {"reply_to": value}),
+    "from_email": Argument("from_email", lambda value: {"from_email": value}),
+    "name": Argument("to", lambda value: {"to": quoted(value)}),
+    "local part": Argument("to", lambda value: {"to": f"{value}@example.com"}),
+    "domain": Argument("to", lambda value: {"to": f"ada@{value}.example"}),
+    "subject": Argument("subject", lambda value: {"subject": value}),
+    "text": Argument("text", lambda value: {"text": value}),
+    "html": Argument("html", lambda value: {"html": value}),
+    "header name": Argument("headers", lambda value: {"headers": {value: "good"}}),
+    "header value": Argument("headers['X-Hostile']", lambda value: {"headers": {"X-Hostile": value}}),
+    "filename": Argument("attachments[0].filename", lambda value: attached(value, filename=value)),
+    "content_type": Argument("attachments[0].content_type", lambda value: attached(value, content_type=value)),
+    "inline_id": Argument("attachments[0].inline_id", lambda value: attached(value, inline_id=value)),
+    "category": Argument("category", lambda value: {"category": value}),
+    "idempotency_key": Argument("idempotency_key", lambda value: {"idempotency_key": value}),
+    "request_id": Argument("request_id", lambda value: {"request_id": value}),
+    "locale": Argument("locale", lambda value: {"locale": value}),
+    "supersedes": Argument("supersedes", lambda value: {"supersedes": value}),
+    "collapse": Argument("collapse", lambda value: templated("ada", "x") | {"collapse": value, "within": 60}, said),
+    "template": Argument("template", lambda value: templated(value, "x"), said),
+    "locale of a template": Argument("locale", lambda value: templated("ada", "x") | {"locale": value}, said),
+    "context in a body": Argument("template", lambda value: templated("ada", value), said),
 }
-"""What is hostile -> the name that an error must bear, and the arguments with a value in that place."""
 
 LABELS = ("category", "idempotency_key", "request_id", "locale")
 """They do not travel: it is their columns that must hold them."""
@@ -166,7 +193,7 @@ def check(raw: bytes, content: Mapping[str, Any], expected: Meant) -> None:
 def drafted(argument: str, value: str) -> Draft | InvalidEmail:
     """Every other exception is a finding."""
     try:
-        return draft(SETTINGS, **(BASE | ARGUMENTS[argument][1](value)))
+        return draft(SETTINGS, **(BASE | ARGUMENTS[argument].mail(value)))
     except InvalidEmail as error:
         return error
 
@@ -184,19 +211,19 @@ def composed(checked: Draft) -> bytes:
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_a_hostile_value_is_refused_or_read_as_it_was_meant(argument: str) -> None:
-    field, mail = ARGUMENTS[argument]
+    place = ARGUMENTS[argument]
     verdicts = {"refused": 0, "read": 0}
     for hostile in CORPUS:
         checked = drafted(argument, hostile.text)
         try:
             if isinstance(checked, InvalidEmail):
-                _check_refusal(checked, field)
+                _check_refusal(checked, place.field)
                 verdicts["refused"] += 1
                 continue
-            expected = meant(BASE | mail(hostile.text))
+            expected = meant(place.meaning(BASE | place.mail(hostile.text)))
             assert [address for _, address in checked.recipients] == expected.recipients
-            if argument in LABELS:
-                assert checked.content[argument] == hostile.text
+            if argument in (*LABELS, "supersedes", "collapse"):
+                assert (checked.content | checked.row)[argument] == hostile.text
             else:
                 check(composed(checked), checked.content, expected)
             verdicts["read"] += 1
@@ -212,6 +239,44 @@ def _check_refusal(error: InvalidEmail, field: str) -> None:
     assert said.isprintable(), "it would steer a terminal, or forge a line of a log"
     assert len(said) < 600
     assert len(error.problem) > 10
+
+
+def test_a_hostile_value_in_html_and_in_a_subject_by_way_of_a_template() -> None:
+    verdicts = {"refused": 0, "read": 0}
+    for hostile in CORPUS:
+        value = hostile.text
+        try:
+            content = draft(SETTINGS, "ada@example.com", template="named", context={"value": value}).content
+        except InvalidEmail as error:
+            _check_refusal(error, "subject" if error.field == "subject" else "template")
+            verdicts["refused"] += 1
+            continue
+        page = _Page(content["html"])
+        assert content["subject"] == f"Hello, {value}!", hostile.name
+        assert page.tags == ["html", "head", "body", "p"], hostile.name
+        assert page.titles == [value], hostile.name
+        assert page.text == f"Hello, {value}!", hostile.name
+        verdicts["read"] += 1
+    assert all(verdicts.values()), verdicts
+
+
+class _Page(HTMLParser):
+    """What a browser makes of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.titles: list[str | None] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.titles += [value for name, value in attrs if name == "title"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
 
 REFUSED = ("two addresses", "comment", "group", "route", "quoted local part", "not an address", "address literal")

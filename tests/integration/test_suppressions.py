@@ -112,6 +112,12 @@ def test_an_international_domain_is_the_one_that_mail_goes_to(connection: sa.Con
     ]
 
 
+def test_an_address_in_any_script_in_whatever_case_and_form(connection: sa.Connection) -> None:
+    added = suppressions.add(connection, "JO\u0308RG@b\u00fccher.example", "left", "ada@office")
+    assert added.target == "j\u00f6rg@xn--bcher-kva.example"
+    assert find(connection, "J\u00d6rg@xn--bcher-kva.example") == {"J\u00d6rg@xn--bcher-kva.example": "left"}
+
+
 @pytest.mark.parametrize("target", ["", "@x.example", "a b.example", "ann@", "x..example", "*.example", "Ann <a"])
 def test_what_is_neither_an_address_nor_a_domain(connection: sa.Connection, target: str) -> None:
     with pytest.raises(InvalidAddress, match="target="):

@@ -166,7 +166,15 @@ def test_a_picture_that_is_not_there(html: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "html", ["<p>cid:logo</p>", "<p title='acid:rain'>src of cid:x", "<a href='https://a/?x=cid:y'>"]
+    "html",
+    [
+        "<p>cid:logo</p>",
+        "<p>&lt;img src='cid:logo'&gt;",
+        "<p title=\"<img src='cid:logo'>\">",
+        "url(cid:a)",
+        "<p title='acid:rain'>src of cid:x",
+        "<a href='https://a/?x=cid:y'>",
+    ],
 )
 def test_what_shows_no_picture(html: str) -> None:
     assert _draft(html=html)

@@ -70,6 +70,17 @@ def test_a_message_is_kept_byte_for_byte(maildir: Maildir, port: int) -> None:
     assert received.raw == message
 
 
+def test_an_address_in_any_script_is_kept_and_shown(maildir: Maildir, port: int, client: FlaskClient) -> None:
+    jorg = "j\xf6rg@xn--bcher-kva.example"
+    message = f"From: shop@example.com\r\nTo: =?utf-8?b?SsO2cmc=?= <{jorg}>\r\nSubject: Hello\r\n\r\nHello\r\n".encode()
+    with smtplib.SMTP("127.0.0.1", port) as smtp:
+        smtp.sendmail("shop@example.com", [jorg], message, ["SMTPUTF8", "BODY=8BITMIME"])
+    (received,) = maildir.newest(10)
+    assert received.envelope.recipients == [jorg]
+    assert received.raw == message
+    assert f"J\xf6rg &lt;{jorg}&gt;" in client.get(f"/mail/{received.key}").text
+
+
 def test_thirty_five_megabytes_are_accepted(maildir: Maildir, port: int) -> None:
     message = b"Subject: large\r\n\r\n" + (b"x" * 998 + b"\r\n") * 36_000
     with smtplib.SMTP("127.0.0.1", port) as smtp:
