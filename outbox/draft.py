@@ -65,7 +65,7 @@ def draft(
     if not envelope[Kind.TO]:
         raise InvalidAddress("to", to, "a mail needs somebody to go to")
     files = arguments.attachments(attachments)
-    rendered = _said(settings, subject, text, html, template, context, locale)
+    rendered = _said(settings, subject=subject, text=text, html=html, template=template, context=context, locale=locale)
     said = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
@@ -111,6 +111,7 @@ def _refuse_what_is_not_there_yet(sensitive: bool) -> None:
 
 def _said(
     settings: Settings,
+    *,
     subject: str | None,
     text: str | None,
     html: str | None,
@@ -163,8 +164,10 @@ def _size(rendered: Rendered, files: list[Attachment], settings: Settings) -> in
 
 
 def _asked(template: str | None, context: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What stands for the words of a templated mail in its hash: a template that is reworded between a task and its retry
-    makes no other mail. A context that is not plain data cannot be compared, but what it made can.
+    """What stands for the words of a templated mail in its hash.
+
+    A template that is reworded between a task and its retry makes no other mail. A context that is not plain data
+    cannot be compared, but what it made can.
     """
     if template is None:
         return {}

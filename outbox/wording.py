@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from copy import copy
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
+from fractions import Fraction
 from functools import cache, wraps
 from gettext import NullTranslations
 from io import BytesIO
-from numbers import Number
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -81,7 +82,7 @@ def ladder(name: str | None) -> tuple[str, ...]:
 def read_catalog(po: bytes) -> Translations:
     """A `.po` file, as translators write it; compiled here and now, without what is marked fuzzy."""
     compiled = BytesIO()
-    write_mo(compiled, read_po(BytesIO(po)))
+    write_mo(compiled, read_po(BytesIO(po), abort_invalid=True))
     compiled.seek(0)
     return Translations(compiled)
 
@@ -155,13 +156,17 @@ def _currency(value: Any, currency: str, format: str | None = None) -> str:  # n
 def _percent(value: Any, digits: int = 0) -> str:
     check_width("digits", digits)
     locale = wording.get().babel
-    return locale.percent_formats[None].apply(_writable(value), locale, force_frac=(digits, digits))
+    pattern = copy(locale.percent_formats[None])
+    pattern.frac_prec = (digits, digits)
+    written: str = pattern.apply(_writable(value), locale)
+    return written
 
 
 def _writable(value: Any) -> Any:
-    if not isinstance(value, Number) or isinstance(value, bool | complex):
+    if not isinstance(value, int | float | Decimal | Fraction) or isinstance(value, bool):
         raise TypeError(f"a {type(value).__name__} is not a number")
-    if isinstance(value, int | float | Decimal) and not abs(value) < LARGEST:
+    size: Any = abs(value)
+    if not size < LARGEST:
         raise Exceeded("a number of more than 30 digits")
     return value
 
