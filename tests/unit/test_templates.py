@@ -196,8 +196,11 @@ HTML = """<!doctype html><html><head><title>Not this</title><style>
 .hidden { display: none } a { color: red } p { margin: 0 }
 @media (prefers-color-scheme: dark) { a { color: pink } }
 </style></head><body><div class="hidden">Preheader</div><img src="cid:logo" alt="Logo">
-<h1>Thank you</h1><p>For order_no_7,<br>5 * 3 &lt; 16 &amp; more.<br><a href="https://shop.example/o?a=1&amp;b_c=2">View order</a>
-<a href="https://shop.example/(x)">it</a> <a href="https://shop.example">https://shop.example</a><br><a href="mailto:help@shop.example">help us</a></p><p>- not a list</p><ul><li>one<li>two</ul>
+<h1>Thank you</h1><p>For order_no_7,<br>5 * 3 &lt; 16 &amp; more.<br>
+<a href="https://shop.example/o?a=1&amp;b_c=2">View order</a>
+<a href="https://shop.example/(x)">it</a> <a href="https://shop.example">https://shop.example</a><br>
+<a href="mailto:help@shop.example">help us</a></p>
+<p>- not a list</p><ul><li>one<li>two</ul>
 <table><tr><th>Item</th><th>Price</th></tr><tr><td>Lamp</td><td>9,90</td></tr></table></body></html>"""
 
 TEXT = """# Thank you
@@ -230,12 +233,12 @@ def test_the_looks_of_a_mail(write: Write) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"subject.txt": "{{ oder }}"}, r"subject\.txt, line 1: 'oder' is undefined; give it in context \(it has 'order'\)"),
+        ({"subject.txt": "{{ oder }}"}, r"subject\.txt, line 1: 'oder' is undefined; .* \(it has 'order'\)"),
         ({"body.html": "\n\n{{ order.number }}"}, r"body\.html, line 3: 'dict object' has no attribute 'number'"),
         ({"body.html": "\n{% if %}"}, r"body\.html, line 2: Expected an expression"),
         ({"body.html": "{{ 1|shout }}"}, r"body\.html, line 1: No filter named 'shout'"),
         ({"body.html": "\n{% include '_gone.html' %}"}, r"body\.html, line 2: there is no '_gone\.html'"),
-        ({"body.html": "{% include '_part.html' %}", "../_part.html": "\n{{ x }}"}, r"_part\.html, line 2: 'x' is undefined"),
+        ({"body.html": "{% include '_x.html' %}", "../_x.html": "\n{{ x }}"}, r"_x\.html, line 2: 'x' is undefined"),
         ({"body.txt": "{{ 1 / 0 }}"}, r"body\.txt, line 1: ZeroDivisionError"),
         ({"body.txt": "{{ 1 + 'x' }}"}, r"body\.txt, line 1: TypeError"),
         ({"body.txt": "{{ order|date }}"}, r"body\.txt, line 1: \w+Error"),
@@ -293,7 +296,15 @@ def test_a_locale_that_nobody_knows(write: Write, locale: Any) -> None:
 
 
 def test_samples(write: Write) -> None:
-    made = write({"mail/sample.json": '{"a": 1}', "mail/sample.de.json": '{"a": 2}', "bad/sample.json": "{", "list/sample.json": "[]", "none/x": ""})  # fmt: skip
+    made = write(
+        {
+            "mail/sample.json": '{"a": 1}',
+            "mail/sample.de.json": '{"a": 2}',
+            "bad/sample.json": "{",
+            "list/sample.json": "[]",
+            "none/x": "",
+        }
+    )
     assert [made.sample("mail", locale)["a"] for locale in (None, "de-AT", "fr")] == [1, 2, 1]
     for name, problem in {
         "bad": "is not JSON",
