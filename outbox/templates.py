@@ -139,7 +139,7 @@ def _finished(name: str, subject: str, text: str | None, html: str | None) -> Re
     if html is not None:
         try:
             html = inlined(html)
-            text = readable(html) if text is None else text
+            text = (readable(html) or None) if text is None else text
         except (TooIntricate, css_inline.InlineError, ConversionError) as error:
             raise InvalidTemplate("template", name, f"its HTML cannot be made ready for mail: {error}") from error
     return Rendered(subject, text, html)

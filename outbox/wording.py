@@ -7,7 +7,7 @@ from copy import copy
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
 from fractions import Fraction
-from functools import cache, wraps
+from functools import lru_cache, wraps
 from gettext import NullTranslations
 from io import BytesIO
 from typing import Any
@@ -52,23 +52,30 @@ class Wording:
 
 def check_locale(name: object) -> None:
     """Raises InvalidEmail for a locale that Babel does not know. None is the default language."""
-    if name is not None:
-        parse_locale(name)
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise _unknown(name)
+    parse_locale(name)
 
 
 wording: ContextVar[Wording] = ContextVar("outbox_wording")
 """Of the mail that is being rendered in this thread."""
 
 
-@cache
-def parse_locale(name: object) -> Locale:
+@lru_cache(maxsize=1000)  # as many as Babel knows
+def parse_locale(name: str) -> Locale:
     """Raises InvalidEmail for a locale that Babel does not know."""
     try:
-        if isinstance(name, str) and _NAME.fullmatch(name):
+        if _NAME.fullmatch(name):
             return Locale.parse(name.replace("-", "_"))
     except (UnknownLocaleError, ValueError, TypeError):
         pass
-    raise InvalidEmail("locale", name, "not a locale that Babel knows: give a language, such as de, or de-AT") from None
+    raise _unknown(name)
+
+
+def _unknown(name: object) -> InvalidEmail:
+    return InvalidEmail("locale", name, "not a locale that Babel knows: give a language, such as de, or de-AT")
 
 
 def ladder(name: str | None) -> tuple[str, ...]:

@@ -288,7 +288,7 @@ def test_a_template_that_is_not_there(write: Write) -> None:
         made.render("zzz", {})
 
 
-@pytest.mark.parametrize("locale", ["xx", "de-", "", "german", "../de", "de\n", 7, "de-AT-x-" + "a" * 300])
+@pytest.mark.parametrize("locale", ["xx", "de-", "", "german", "../de", "de\n", 7, ["de"], "de-AT-x-" + "a" * 300])
 def test_a_locale_that_nobody_knows(write: Write, locale: Any) -> None:
     with pytest.raises(InvalidEmail, match="give a language, such as de, or de-AT") as caught:
         write({"mail/subject.txt": "x", "mail/body.txt": "x"}).render("mail", {}, locale)
