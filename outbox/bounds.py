@@ -1,15 +1,15 @@
 """What one rendering of a template may use up. Whoever writes a template can stop neither the process nor its memory.
 
-A rendering has a budget of its own: threads render at once with the same compiled templates. `sandbox` puts the calls of
-`spend`, `weigh` and `written` into the compiled template, around whatever can repeat or grow.
+A rendering has a budget of its own: threads render at once with the same compiled templates. `sandbox` puts the calls
+of `spend`, `weigh` and `written` into the compiled template, around whatever can repeat or grow.
 """
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, MappingView
+from collections.abc import Iterable, Iterator, Mapping, MappingView
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from jinja2.utils import Namespace
 
@@ -119,7 +119,7 @@ _WITH_LEAVES = (*CONTAINERS, Namespace)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """With a stack of its own, and paid for while it walks: a list in itself, or of 2**50 elements, ends in Exceeded."""
+    """With a stack of its own, and paid for while it walks: a list in itself ends in Exceeded."""
     stack = [value]
     while stack:
         one: Any = stack.pop()
@@ -129,7 +129,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         elif isinstance(one, CONTAINERS):
             spend(1 + len(one))
             if not isinstance(one, range):
-                stack.extend(one)
+                stack.extend(cast("Iterable[Any]", one))
             if isinstance(one, dict):
                 stack.extend(one.values())
         elif isinstance(one, Namespace):
@@ -198,7 +198,8 @@ def formatted(pattern: str, values: Any) -> str:
     shown = [str(written(value)) if isinstance(value, _WITH_LEAVES) else value for value in given]
     longest = max(map(_length, shown), default=0)
     spend(len(fields), longest * len(fields))
-    return kept(pattern % values)
+    filled: str = pattern % values
+    return kept(filled)
 
 
 def check_width(name: str, width: Any) -> None:

@@ -94,7 +94,16 @@ def draft(
     category = arguments.label("category", category)
     subscription = _subscription(settings, category, recipients)
     link = subscription and subscriptions.url(settings, *subscription)
-    rendered = _said(settings, subject, text, html, template, variables, locale, link)
+    rendered = _said(
+        settings,
+        subject=subject,
+        text=text,
+        html=html,
+        template=template,
+        context=variables,
+        locale=locale,
+        unsubscribe_url=link,
+    )
     given_headers = arguments.headers(headers)
     said: dict[str, Any] = {
         "to_header": _header(envelope[Kind.TO]),
@@ -176,6 +185,7 @@ def _unsubscribing(
 
 def _said(
     settings: Settings,
+    *,
     subject: str | None,
     text: str | None,
     html: str | None,
@@ -229,8 +239,10 @@ def _size(rendered: Rendered, files: list[Attachment], settings: Settings) -> in
 
 
 def _asked(template: str | None, context: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What stands for the words of a templated mail in its hash: a template that is reworded between a task and its retry
-    makes no other mail. A context that is not plain data cannot be compared, but what it made can.
+    """What stands for the words of a templated mail in its hash.
+
+    A template that is reworded between a task and its retry makes no other mail. A context that is not plain data
+    cannot be compared, but what it made can.
     """
     if template is None:
         return {}

@@ -1,7 +1,7 @@
 """The filters and tests of Jinja that a template may use, each paying for what it reads and writes.
 
-A list of what may be used, not of what may not: a filter that the next Jinja adds is not there until somebody has asked how
-large its result can be. Not here: `attr` (a second way to an attribute), `urlize`, `xmlattr`, `pprint`, `random`.
+A list of what may be used, not of what may not: a filter that the next Jinja adds is not there until somebody has asked
+how large its result can be. Not here: `attr` (a second way to an attribute), `urlize`, `xmlattr`, `pprint`, `random`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,8 +18,8 @@ _LOOK = ("count", "d", "default", "first", "items", "last", "length", "safe")
 """Look at no more than an element: they cost nothing."""
 
 _WALK = (
-    "batch", "dictsort", "groupby", "list", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr",
-    "slice", "sort", "unique",
+    "batch", "dictsort", "groupby", "list", "map", "max", "min", "reject", "rejectattr", "reverse", "select",
+    "selectattr", "slice", "sort", "unique",
 )  # fmt: skip
 """Walk through a sequence, comparing its elements at most."""
 
@@ -50,8 +50,8 @@ _COMPARE = (
 )
 _ARITHMETIC = ("divisibleby", "even", "odd")
 _ASK = (
-    "boolean", "defined", "false", "float", "integer", "iterable", "mapping", "none", "number", "sameas", "sequence", "string",
-    "true", "undefined",
+    "boolean", "defined", "false", "float", "integer", "iterable", "mapping", "none", "number", "sameas", "sequence",
+    "string", "true", "undefined",
 )  # fmt: skip
 
 _STRIPPED = 10**9
@@ -66,7 +66,7 @@ _WRAPPED = 100_000
 
 def allowed_filters() -> dict[str, Callable[..., Any]]:
     """Name -> filter."""
-    given: dict[str, Callable[..., Any]] = dict(filters.FILTERS)
+    given: Any = filters.FILTERS
     walking = {name: _paying(given[name], taken_apart) for name in _WALK}
     writing = {name: _paying(given[name], _read) for name in _WRITE}
     paying = {name: given[name] for name in _LOOK} | walking | writing
@@ -76,7 +76,7 @@ def allowed_filters() -> dict[str, Callable[..., Any]]:
 
 def allowed_tests() -> dict[str, Callable[..., Any]]:
     """Name -> test."""
-    given: dict[str, Callable[..., Any]] = dict(tests.TESTS)
+    given: Any = tests.TESTS
     compare = {name: _paying(given[name], weigh) for name in _COMPARE}
     arithmetic = {name: _of_numbers(given[name]) for name in _ARITHMETIC}
     return {name: given[name] for name in _ASK} | compare | arithmetic

@@ -1,4 +1,4 @@
-"""How deep HTML is nested, at most: css-inline calls itself for each level, and a process that runs out of stack is gone.
+"""How deep HTML is nested, at most: css-inline calls itself for each level, and out of stack the process is gone.
 
 This is no parser. It never takes HTML for shallower than browsers do: what it cannot read beyond doubt, it refuses.
 """

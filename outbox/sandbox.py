@@ -1,8 +1,8 @@
 """Jinja, for templates that may mean harm: nothing private, no file but a template, no more than a budget of work.
 
-Jinja's own sandbox keeps a template from the insides of Python. It does not bound what a template costs: loops in loops, or
-forty lines of `{% set x = x ~ x %}`, would fill the memory. So what repeats or grows is rewritten, once, when the template
-is compiled, to ask `bounds` first.
+Jinja's own sandbox keeps a template from the insides of Python. It does not bound what a template costs: loops in
+loops, or forty lines of `{% set x = x ~ x %}`, would fill the memory. So what repeats or grows is rewritten, once, when
+the template is compiled, to ask `bounds` first.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,10 +33,10 @@ _Node = TypeVar("_Node", bound=nodes.Node)
 
 _TEXT = frozenset(
     (
-        "capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit",
-        "islower", "isnumeric", "isspace", "istitle", "isupper", "lower", "lstrip", "partition", "removeprefix", "removesuffix",
-        "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title",
-        "upper",
+        "capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii",
+        "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "lower", "lstrip", "partition",
+        "removeprefix", "removesuffix", "rfind", "rindex", "rpartition", "rsplit", "rstrip",
+        "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper",
     )
 )  # fmt: skip
 _SETS = frozenset(
@@ -55,8 +55,8 @@ _METHODS: Mapping[type, frozenset[str]] = {
     int: frozenset(("denominator", "imag", "numerator", "real")),
     float: frozenset(("imag", "is_integer", "real")),
 }
-"""What a template may use of the values that it can make itself: nothing whose result can be far larger than its input, such
-as `format`, `replace`, `join` or `zfill`. The filters of these names are bounded."""
+"""What a template may use of the values that it can make itself: nothing whose result can be far larger than its input,
+such as `format`, `replace`, `join` or `zfill`. The filters of these names are bounded."""
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -79,8 +79,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             **options,
         )
-        self.filters = allowed_filters()
-        self.tests = allowed_tests()
+        filters: Any = allowed_filters()
+        tests: Any = allowed_tests()
+        self.filters, self.tests = filters, tests
         del self.globals["lipsum"]
         self.globals["range"] = _range
 
@@ -136,7 +137,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {"+": add, "*": multiply, 
 
 
 def _pay_for_method(method: Any, args: tuple[Any, ...]) -> None:
-    """What a method of a text or container looks through. To look for a text in a text takes the product of their lengths."""
+    """What it looks through. To look for a text in a text takes the product of their lengths."""
     owner = getattr(method, "__self__", None)
     weigh(owner)
     texts = [len(value) for value in args if isinstance(value, str)]

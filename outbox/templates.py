@@ -8,8 +8,8 @@
                     _layout.html               For {% extends "_layout.html" %}: names are relative to templates/email.
                     _translations/de/LC_MESSAGES/messages.po
 
-A template sees its context, and `locale`. Text and HTML of a mail are in one language: a part that exists only in the default
-language is left out (the text: made from the HTML) where the other has a variant for the locale.
+A template sees its context, and `locale`. Text and HTML of a mail are in one language: where only one of them has a
+variant for the locale, the other is left out, and the text then made from the HTML.
 """
 
 import difflib
@@ -46,8 +46,8 @@ class Rendered(NamedTuple):
 class Templates:
     """The templates of some places, each file read and compiled once, when it is first needed.
 
-    A place is a folder, or `package:folder` in a Python package; the first that has a template wins, and the first that has a
-    layout or include. One that is not there is a SettingsError as soon as a template is asked for.
+    A place is a folder, or `package:folder` in a Python package; the first that has a template wins, and the first that
+    has a layout or include. One that is not there is a SettingsError as soon as a template is asked for.
     """
 
     def __init__(self, places: Sequence[str]) -> None:
@@ -143,7 +143,7 @@ def _finished(name: str, subject: str, text: str | None, html: str | None) -> Re
     if html is not None:
         try:
             html = inlined(html)
-            text = readable(html) if text is None else text
+            text = (readable(html) or None) if text is None else text
         except (TooIntricate, css_inline.InlineError, ConversionError) as error:
             raise InvalidTemplate("template", name, f"its HTML cannot be made ready for mail: {error}") from error
     return Rendered(subject, text, html)

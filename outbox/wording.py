@@ -4,12 +4,13 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from copy import copy
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
-from functools import cache, wraps
+from fractions import Fraction
+from functools import lru_cache, wraps
 from gettext import NullTranslations
 from io import BytesIO
-from numbers import Number
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -52,23 +53,30 @@ class Wording:
 
 def check_locale(name: object) -> None:
     """Raises InvalidEmail for a locale that Babel does not know. None is the default language."""
-    if name is not None:
-        parse_locale(name)
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise _unknown(name)
+    parse_locale(name)
 
 
 wording: ContextVar[Wording] = ContextVar("outbox_wording")
 """Of the mail that is being rendered in this thread."""
 
 
-@cache
-def parse_locale(name: object) -> Locale:
+@lru_cache(maxsize=1000)  # as many as Babel knows
+def parse_locale(name: str) -> Locale:
     """Raises InvalidEmail for a locale that Babel does not know."""
     try:
-        if isinstance(name, str) and _NAME.fullmatch(name):
+        if _NAME.fullmatch(name):
             return Locale.parse(name.replace("-", "_"))
     except (UnknownLocaleError, ValueError, TypeError):
         pass
-    raise InvalidEmail("locale", name, "not a locale that Babel knows: give a language, such as de, or de-AT") from None
+    raise _unknown(name)
+
+
+def _unknown(name: object) -> InvalidEmail:
+    return InvalidEmail("locale", name, "not a locale that Babel knows: give a language, such as de, or de-AT")
 
 
 def ladder(name: str | None) -> tuple[str, ...]:
@@ -82,7 +90,7 @@ def ladder(name: str | None) -> tuple[str, ...]:
 def read_catalog(po: bytes) -> Translations:
     """A `.po` file, as translators write it; compiled here and now, without what is marked fuzzy."""
     compiled = BytesIO()
-    write_mo(compiled, read_po(BytesIO(po)))
+    write_mo(compiled, read_po(BytesIO(po), abort_invalid=True))
     compiled.seek(0)
     return Translations(compiled)
 
@@ -170,16 +178,17 @@ def _currency(value: Any, currency: str, format: str | None = None) -> str:  # n
 def _percent(value: Any, digits: int = 0) -> str:
     check_width("digits", digits)
     locale = wording.get().babel
-    pattern = numbers.parse_pattern(locale.percent_formats[None].pattern)
+    pattern = copy(locale.percent_formats[None])
     pattern.frac_prec = (digits, digits)
     written: str = pattern.apply(_writable(value), locale)
     return written
 
 
 def _writable(value: Any) -> Any:
-    if not isinstance(value, Number) or isinstance(value, bool | complex):
+    if not isinstance(value, int | float | Decimal | Fraction) or isinstance(value, bool):
         raise TypeError(f"a {type(value).__name__} is not a number")
-    if isinstance(value, int | float | Decimal) and not abs(value) < LARGEST:
+    size: Any = abs(value)
+    if not size < LARGEST:
         raise Exceeded("a number of more than 30 digits")
     return value
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session, scoped_session, sessionmaker
 
 from outbox.attachments import Attachment
-from outbox.errors import IdempotencyConflict, InvalidAddress, InvalidEmail, TooLarge
+from outbox.errors import IdempotencyConflict, InvalidAddress, InvalidEmail, InvalidTemplate, TooLarge
 from outbox.models import Base, EmailAttachment, EmailBlob, EmailContent, QueuedEmail
 from outbox.service import EmailService
 from outbox.settings import Settings
@@ -697,3 +698,55 @@ def test_a_wake_does_not_slow_the_enqueue(sessions: sessionmaker[Session]) -> No
         session.commit()
         assert time.monotonic() - committed >= 0.2
         assert not session.in_transaction()
+
+
+# --- Templates
+
+
+@pytest.fixture
+def templated(tmp_path: Path) -> Settings:
+    """Settings with a template, `mail`, that needs `name`."""
+    (tmp_path / "templates" / "mail").mkdir(parents=True)
+    (tmp_path / "templates" / "mail" / "subject.txt").write_text("Hello, {{ name }}")
+    (tmp_path / "templates" / "mail" / "body.html").write_text("<p>Dear {{ name }}</p>")
+    return SETTINGS.model_copy(update={"outbox_templates": (str(tmp_path / "templates"),)})
+
+
+def test_a_template_is_rendered_in_the_transaction(
+    sessions: sessionmaker[Session], engine: sa.Engine, templated: Settings
+) -> None:
+    said: dict[str, Any] = {"template": "mail", "context": {"name": "<Ada>"}}
+    with sessions.begin() as session:
+        row = EmailService(session, templated).queue_email("ada@example.com", **said, locale="de", idempotency_key="k")
+        assert (row.subject, row.content.text, row.content.html) == (
+            "Hello, <Ada>",
+            "Dear <Ada>\n",
+            "<p>Dear &lt;Ada&gt;</p>",
+        )
+        again = EmailService(session, templated).queue_email(
+            "ada@example.com", **said, locale="de", idempotency_key="k"
+        )
+        assert again.id == row.id
+        EmailService(session, templated).queue_emails({"to": f"{n}@example.com", **said} for n in range(3))
+    contents = rows(engine, EmailContent)
+    assert [(content["template"], content["locale"]) for content in contents] == [("mail", "de")] + [("mail", None)] * 3
+    assert {row["subject"] for row in rows(engine, QueuedEmail)} == {"Hello, <Ada>"}
+
+
+def test_a_missing_variable_is_an_error_in_the_transaction(
+    sessions: sessionmaker[Session], engine: sa.Engine, templated: Settings
+) -> None:
+    def queue(session: Session) -> None:
+        EmailService(session, templated).queue_email("ada@example.com", template="mail", context={"name": "Ada"})
+        EmailService(session, templated).queue_email("bob@example.com", template="mail")
+
+    with pytest.raises(InvalidTemplate, match="'name' is undefined"), sessions.begin() as session:
+        queue(session)
+    assert counts(engine) == {}
+    good: dict[str, Any] = {"to": "ada@example.com", "template": "mail", "context": {"name": "Ada"}}
+    bad = good | {"context": {}}
+    with sessions.begin() as session:
+        with pytest.raises(InvalidTemplate, match=r"^mails\[1\]\.template='mail': .*subject.txt, line 1: 'name'"):
+            EmailService(session, templated).queue_emails([good, bad])
+        EmailService(session, templated).queue_email(**good)
+    assert len(rows(engine, EmailContent)) == 1
