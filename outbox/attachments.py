@@ -5,7 +5,7 @@ import math
 import mimetypes
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from outbox.errors import InvalidEmail, InvalidHeader
@@ -26,7 +26,7 @@ class Attachment:
     """
 
     filename: str
-    data: bytes
+    data: bytes = field(repr=False)
     content_type: str | None = None
     inline_id: str | None = None
 

@@ -1,6 +1,7 @@
 """The rows of one task, as mails to be sent: a query for the rows, one more if any of them has attachments."""
 
 import json
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,14 @@ import sqlalchemy as sa
 from outbox.addresses import bare_address
 from outbox.claims import standing_columns
 from outbox.database import Statement, UtcDateTime, Words, reading
+from outbox.errors import KeyMissing
 from outbox.message import File, Message
 from outbox.models import EmailContent
 from outbox.retry import Standing
+from outbox.sealing import Safe, unlock
 from outbox.states import OnUncertain
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -40,6 +45,9 @@ class Mail:
     files: Sequence["FileLink"]
     suppressed: str | None = None
     """Why its recipient must not get mail."""
+    sensitive: bool = False
+    unreadable: str | None = None
+    """Why what it says cannot be read now."""
     loaded_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -66,9 +74,11 @@ class FileLink:
     """An attachment whose bytes are fetched when its turn comes: a chunk of 100 large mails must fit in memory."""
 
     sha256: str
-    filename: str
+    filename: str = field(repr=False)
     content_type: str
     inline_id: str | None
+    key: str | None = field(default=None, repr=False)
+    """That its bytes are locked with: those of a sensitive mail."""
 
 
 def _rows(sql: Words) -> str:
@@ -76,7 +86,8 @@ def _rows(sql: Words) -> str:
 SELECT q.id, q.claims, q.recipient, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
        -({sql.seconds_since("q.lease_expires_at")}) AS lease_left, {standing_columns(sql)},
        c.id AS content_id, c.message_id, c.date, c.sender, c.to_header, c.cc_header, c.reply_to, c.subject, c.text,
-       c.html, c.headers, EXISTS (SELECT 1 FROM email_attachments AS f WHERE f.content_id = c.id) AS has_files
+       c.html, c.headers, c.sensitive, c.sealed,
+       EXISTS (SELECT 1 FROM email_attachments AS f WHERE f.content_id = c.id) AS has_files
   FROM email_queue AS q JOIN email_contents AS c ON c.id = q.content_id
  WHERE q.id {sql.among(sql.numbers(":ids"))} AND q.claim_token = :token AND q.status = 'claimed'"""
 
@@ -87,16 +98,16 @@ SELECT content_id, sha256, filename, content_type, inline_id FROM email_attachme
  WHERE content_id {sql.among(sql.numbers(":ids"))} ORDER BY content_id, position"""
 
 
-_ROWS = Statement(_rows, date=UtcDateTime, headers=sa.JSON)
+_ROWS = Statement(_rows, date=UtcDateTime, headers=sa.JSON, sensitive=sa.Boolean)
 _LINKS = Statement(_links)
 _BLOB = sa.text("SELECT data FROM email_blobs WHERE sha256 = :sha256")
 
 
-def load(connection: sa.Connection, ids: Sequence[int], token: str) -> list[Mail]:
-    """The mails among `ids` that are still claimed under `token`, in the order of `ids`."""
+def load(connection: sa.Connection, ids: Sequence[int], token: str, safe: Safe | None = None) -> list[Mail]:
+    """The mails among `ids` that are still claimed under `token`, in the order of `ids`; `safe` opens what is sealed."""
     rows = {row.id: row for row in _ROWS(connection, ids=json.dumps(ids), token=token)}
     links = _load_links(connection, {row.content_id for row in rows.values() if row.has_files})
-    return [_mail(rows[id_], token, links) for id_ in ids if id_ in rows]
+    return [_mail(rows[id_], token, links, safe) for id_ in ids if id_ in rows]
 
 
 class Composer:
@@ -109,6 +120,19 @@ class Composer:
 
     def compose(self, mail: Mail) -> bytes:
         """The message as it goes to the relay."""
+        return self._guarded(mail) if mail.sensitive else self._compose(mail)
+
+    def _guarded(self, mail: Mail) -> bytes:
+        """What composing raises may hold what is composed; of a sensitive mail, the error's name must do."""
+        try:
+            return self._compose(mail)
+        except sa.exc.SQLAlchemyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again below, where it drags nothing behind it
+            name = type(error).__name__
+        raise ValueError(f"{name}, whose words are hidden, for the mail is sensitive")
+
+    def _compose(self, mail: Mail) -> bytes:
         if mail.content_id != self._content_id:
             message = replace(mail.message, files=self._fetch(mail.files)) if mail.files else mail.message
             self._data = message.as_bytes()
@@ -118,7 +142,14 @@ class Composer:
     def _fetch(self, links: Sequence[FileLink]) -> list[File]:
         with reading(self._engine) as connection:
             blobs = {link.sha256: connection.execute(_BLOB, {"sha256": link.sha256}).scalar_one() for link in links}
-        return [File(link.filename, link.content_type, blobs[link.sha256], link.inline_id) for link in links]
+        return [
+            File(link.filename, link.content_type, _unlocked(link, blobs[link.sha256]), link.inline_id)
+            for link in links
+        ]
+
+
+def _unlocked(link: FileLink, data: bytes) -> bytes:
+    return data if link.key is None else unlock(data, link.key)
 
 
 def _load_links(connection: sa.Connection, contents: set[int]) -> Mapping[int, Sequence[FileLink]]:
@@ -129,8 +160,8 @@ def _load_links(connection: sa.Connection, contents: set[int]) -> Mapping[int, S
     return links
 
 
-def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]]) -> Mail:
-    return Mail(
+def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]], safe: Safe | None) -> Mail:
+    mail = Mail(
         id=row.id,
         token=token,
         number=row.claims,
@@ -141,7 +172,28 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]])
         loaded=standing(row),
         message=message_of(row),
         files=links.get(row.content_id, ()),
+        sensitive=row.sensitive,
     )
+    if row.sealed is not None:
+        _open(mail, row.sealed, safe)
+    return mail
+
+
+def _open(mail: Mail, sealed: bytes, safe: Safe | None) -> None:
+    """Put in what a sensitive mail says; if that makes no sense, nothing, and it dies when it is composed."""
+    try:
+        if safe is None:
+            raise KeyMissing  # noqa: TRY301 - the same as with other keys
+        said = safe.open(sealed)
+    except KeyMissing as error:
+        mail.unreadable = str(error)
+    except ValueError as error:
+        log.error("mail %d: %s", mail.id, error)  # noqa: TRY400 - a traceback tells no more
+    else:
+        mail.message = replace(mail.message, **{name: said[name] for name in ("subject", "text", "html", "headers")})
+        mail.files = [
+            replace(link, **file, key=said["files_key"]) for link, file in zip(mail.files, said["files"], strict=False)
+        ]
 
 
 def message_of(content: sa.Row[Any] | EmailContent, files: Sequence[File] = ()) -> Message:

@@ -12,6 +12,7 @@ from outbox import arguments
 from outbox.addresses import Mailbox, parse_mailbox
 from outbox.attachments import Attachment
 from outbox.errors import InvalidAddress, InvalidEmail, TooLarge
+from outbox.sensitive import discreet
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
 
@@ -20,12 +21,20 @@ from outbox.states import Kind, OnUncertain, Priority
 class Draft:
     """A mail that can be written: the columns of its content and of each of its queue rows."""
 
-    content: dict[str, Any]
-    row: dict[str, Any]
+    content: dict[str, Any] = field(repr=False)
+    row: dict[str, Any] = field(repr=False)
     recipients: list[tuple[Kind, str]]
-    attachments: list[Attachment] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list, repr=False)
+    fingerprints: tuple[str, ...] = ()
+    """Of a sensitive mail: the `payload_hash` that it has under each of the keys."""
+
+    @property
+    def hashes(self) -> tuple[str | None, ...]:
+        """Any of which says that a mail is this one."""
+        return self.fingerprints or (self.content["payload_hash"],)
 
 
+@discreet
 def draft(
     settings: Settings,
     to: str | Iterable[str],
@@ -53,7 +62,7 @@ def draft(
     request_id: str | None = None,
 ) -> Draft:
     """Check everything. `EmailService.queue_email` says what each argument means."""
-    _refuse_what_is_not_there_yet(template, context, sensitive)
+    _refuse_what_is_not_there_yet(template, context)
     sender = _sender(from_email, settings)
     envelope = {
         Kind.TO: arguments.mailboxes("to", to),
@@ -83,9 +92,11 @@ def draft(
         "date": datetime.now(UTC).replace(microsecond=0),
         "sender": sender.header,
         "idempotency_key": key,
-        "payload_hash": key and _hash(said, from_email, recipients, files),
+        "payload_hash": _hash(said, from_email, recipients, files) if key or sensitive else None,
         "request_id": arguments.label("request_id", request_id),
         "size": _size(text, html, files, settings),
+        "sensitive": False,  # this and the next: `discreet` makes it so
+        "sealed": None,
     }
     row = {
         "subject": said["subject"],
@@ -99,17 +110,13 @@ def draft(
     return Draft(content, row, recipients, files)
 
 
-def _refuse_what_is_not_there_yet(template: object, context: object, sensitive: bool) -> None:
-    # Better an error than a mail that says nothing, or a secret that is kept in clear.
+def _refuse_what_is_not_there_yet(template: object, context: object) -> None:
+    # Better an error than a mail that says nothing.
     if template is not None or context is not None:
         raise InvalidEmail(
             "template" if template is not None else "context",
             template if template is not None else context,
             "this version has no templates: render the mail and give subject, text and html",
-        )
-    if sensitive:
-        raise InvalidEmail(
-            "sensitive", sensitive, "this version does not encrypt mail at rest: send a link to the secret instead"
         )
 
 

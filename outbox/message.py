@@ -29,7 +29,7 @@ _LONGEST_NAME = 255  # what file systems allow; longer names are cut into RFC 22
 _PIECE = 60  # columns of such a piece, which leaves a line room for its label
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class File:
     """An attachment or, with an `inline_id` (the HTML's `cid:`, without brackets), a picture that the HTML shows."""
 
@@ -38,8 +38,12 @@ class File:
     data: bytes
     inline_id: str | None = None
 
+    def __repr__(self) -> str:
+        """Not its name nor its bytes: logs and tracebacks are read by those whom the mail is not for."""
+        return f"<File of {len(self.data)} bytes>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Message:
     """What is said, ready to be composed. Who gets it is the envelope's business: there is no bcc here to leak.
 
@@ -58,6 +62,10 @@ class Message:
     html: str | None
     headers: Mapping[str, str]
     files: Sequence[File] = ()
+
+    def __repr__(self) -> str:
+        """Not what it says, for the same reason."""
+        return f"<Message {self.message_id}>"
 
     def as_bytes(self) -> bytes:
         """7-bit ASCII, CRLF line ends, no line over 998 characters; dots are the SMTP client's to stuff.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from outbox.breaker import Standing
+from outbox.operations import WIPED
 from outbox.states import DeadReason, Outcome, RelayState, Stage, Status
 from outbox.suppressions import Suppression
 from outbox.times import told
@@ -37,6 +38,8 @@ class Facts:
     finalized_at: datetime | None = None
     dead_reason: DeadReason | None = None
     last_error: str | None = None
+    wiped: bool = False
+    """Nothing is left of what it said: it was sensitive."""
     relay: str | None = None
     waiting_for: str | None = None
     claimed_by: str | None = None
@@ -206,7 +209,8 @@ def _sent(facts: Facts) -> str:
 
 
 def _cancelled(facts: Facts) -> str:
-    return f"was cancelled at {_finalized(facts)}; `outbox requeue {facts.id}` sends it after all"
+    after_all = WIPED if facts.wiped else f"`outbox requeue {facts.id}` sends it after all"
+    return f"was cancelled at {_finalized(facts)}; {after_all}"
 
 
 def _uncertain(facts: Facts) -> str:
@@ -255,8 +259,9 @@ def _suppressed(facts: Facts) -> str:
     if facts.suppression is None:
         why = f" because {_quoted(facts.last_error)}" if facts.last_error else ""
         return f"its recipient was suppressed then{why} and is not any more; {_again(facts)}"
-    lift = f"`outbox suppress --remove {facts.suppression.target}` lifts that, then `outbox requeue {facts.id}`"
-    return f"{_suppressed_by(facts.suppression, facts.now)}; {lift}"
+    lift = f"`outbox suppress --remove {facts.suppression.target}` lifts that"
+    then = f"; {WIPED}" if facts.wiped else f", then `outbox requeue {facts.id}`"
+    return f"{_suppressed_by(facts.suppression, facts.now)}; {lift}{then}"
 
 
 def _invalid(facts: Facts) -> str:
@@ -277,7 +282,7 @@ def _suppressed_by(suppression: Suppression, now: datetime) -> str:
 
 
 def _again(facts: Facts) -> str:
-    return f"`outbox requeue {facts.id}` tries again"
+    return WIPED if facts.wiped else f"`outbox requeue {facts.id}` tries again"
 
 
 def _finalized(facts: Facts) -> str:

@@ -99,6 +99,7 @@ class EmailService:
         ends = enqueue.ends(self._connection(), [checked])
         content.recipients = [QueuedEmail(**row) for row in enqueue.rows(checked, ends)]
         content.attachments = [EmailAttachment(**link) for link in enqueue.links(checked)]
+        enqueue.wipe_if_born_dead(self._connection(), content, checked, ends)
         self._session.add(content)
         self._wake_after_commit()
         return content.recipients[0]
@@ -163,7 +164,9 @@ class EmailService:
         except InvalidEmail as error:
             raise type(error)(f"mails[{number}].{error.field}", error.value, error.problem) from error
         except TypeError as error:
-            raise InvalidEmail(f"mails[{number}]", mail, f"give the arguments of queue_email ({error})") from error
+            # Their names only: one of the values may be a secret.
+            given = list(mail) if isinstance(mail, Mapping) else mail
+            raise InvalidEmail(f"mails[{number}]", given, f"give the arguments of queue_email ({error})") from error
 
     def _insert_keyed(self, checked: Draft) -> EmailContent | None:
         """The new content, or None if the key is taken."""

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+from cryptography.fernet import Fernet
 from limits import RateLimitItem
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -29,6 +30,9 @@ Listed = BeforeValidator(
 """Several, separated by commas. With `NoDecode`, or pydantic takes the text for JSON."""
 Rate = Annotated[RateLimitItem, BeforeValidator(parse_rate)]
 """Mails in a time: `14/second`."""
+
+MAKE_A_KEY = 'python -c "from cryptography.fernet import Fernet as F; print(F.generate_key().decode())" makes one'
+"""For `OUTBOX_ENCRYPTION_KEYS`."""
 
 _IN_A_URL = re.compile(r"//.*@")
 
@@ -139,6 +143,16 @@ class Settings(BaseSettings):
         if not isinstance(entries, list | tuple):
             return value
         return tuple(_address_or_domain(entry.strip()) for entry in map(str, entries) if entry.strip())
+
+    @field_validator("outbox_encryption_keys")
+    @classmethod
+    def _keys_encrypt(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, key in enumerate(keys, 1):
+            try:
+                Fernet(key.get_secret_value())
+            except ValueError:
+                raise ValueError(f"number {number} is no Fernet key; {MAKE_A_KEY}") from None
+        return keys
 
     @field_validator("outbox_environment")
     @classmethod

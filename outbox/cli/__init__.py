@@ -19,6 +19,7 @@ from outbox.cli.listing import list_
 from outbox.cli.moving import cancel, requeue, resolve
 from outbox.cli.queueing import queue
 from outbox.cli.relaying import pause, relays, resume
+from outbox.cli.rotating import rotate_keys
 from outbox.cli.showing import show, why
 from outbox.cli.suppressing import suppress
 from outbox.cli.surroundings import explain
@@ -68,5 +69,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no Cyrillic still gets its table
 
 
-for _verb in (queue, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt):
+for _verb in (
+    queue, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt, rotate_keys,
+):  # fmt: skip
     main.add_command(_verb)
