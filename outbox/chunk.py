@@ -104,7 +104,7 @@ _BLOB = sa.text("SELECT data FROM email_blobs WHERE sha256 = :sha256")
 
 
 def load(connection: sa.Connection, ids: Sequence[int], token: str, safe: Safe | None = None) -> list[Mail]:
-    """The mails among `ids` that are still claimed under `token`, in the order of `ids`; `safe` opens what is sealed."""
+    """The mails among `ids` that are still claimed under `token`, in their order; `safe` opens what is sealed."""
     rows = {row.id: row for row in _ROWS(connection, ids=json.dumps(ids), token=token)}
     links = _load_links(connection, {row.content_id for row in rows.values() if row.has_files})
     return [_mail(rows[id_], token, links, safe) for id_ in ids if id_ in rows]

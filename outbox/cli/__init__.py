@@ -70,6 +70,7 @@ def main() -> None:
 
 
 for _verb in (
-    queue, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt, rotate_keys,
+    queue, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt,
+    rotate_keys,
 ):  # fmt: skip
     main.add_command(_verb)

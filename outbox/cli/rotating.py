@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import count, json_option, put_json
+from outbox.database import reading
 from outbox.errors import KeyMissing, SettingsError
 from outbox.models import EmailContent
 from outbox.sealing import Safe
@@ -45,22 +46,27 @@ def rotate_keys(ctx: click.Context, *, as_json: bool) -> None:
 
 
 def _rotate(engine: sa.Engine, safe: Safe) -> Counter[str]:
+    c = EmailContent
+    with reading(engine) as connection:
+        ids = connection.scalars(sa.select(c.id).where(c.sealed.is_not(None)).order_by(c.id)).all()
     found: Counter[str] = Counter()
-    c, last = EmailContent, 0
-    # The partial index knows these rows. Locked, and waited for: a skipped one would keep the old key.
-    query = sa.select(c.id, c.sealed).where(c.sealed.is_not(None)).order_by(c.id).limit(_BATCH)
-    while True:
+    for start in range(0, len(ids), _BATCH):
+        batch = c.id.in_(ids[start : start + _BATCH])
+        # Locked, and waited for: one that is skipped would keep the old key.
+        waiting = sa.select(c.id, c.sealed).where(batch, c.sealed.is_not(None)).order_by(c.id)
         with engine.begin() as connection:
-            rows = connection.execute(query.where(c.id > last).with_for_update(key_share=True)).all()
-            for id_, sealed in rows:
-                try:
-                    anew = safe.rotate(sealed)
-                except KeyMissing:
-                    found["unreadable"] += 1
-                    continue
-                found["already" if anew == sealed else "rotated"] += 1
-                if anew != sealed:
-                    connection.execute(sa.update(c).where(c.id == id_).values(sealed=anew))
-        if not rows:
-            return found
-        last = rows[-1].id
+            for id_, sealed in connection.execute(waiting.with_for_update(key_share=True)).all():
+                assert sealed is not None
+                found[_rotate_one(connection, safe, id_, sealed)] += 1
+    return found
+
+
+def _rotate_one(connection: sa.Connection, safe: Safe, id_: int, sealed: bytes) -> str:
+    try:
+        anew = safe.rotate(sealed)
+    except KeyMissing:
+        return "unreadable"
+    if anew == sealed:
+        return "already"
+    connection.execute(sa.update(EmailContent).where(EmailContent.id == id_).values(sealed=anew))
+    return "rotated"

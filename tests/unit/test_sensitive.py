@@ -1,0 +1,178 @@
+"""A sensitive mail is sealed before anything is written, and no error says any of what it says."""
+
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from outbox.attachments import Attachment
+from outbox.draft import Draft, draft
+from outbox.errors import InvalidEmail
+from outbox.message import File, Message
+from outbox.sealing import Safe, unlock
+from outbox.service import EmailService
+from outbox.settings import Settings
+
+OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
+KEYED: dict[str, Any] = {"smtp_from_email": "shop@example.com", "outbox_encryption_keys": NEW}
+SETTINGS = Settings.load(**KEYED)
+CANARY = "c4n4ry"
+MAIL: dict[str, Any] = {
+    "to": "ada@example.com",
+    "subject": f"Subject {CANARY}",
+    "text": f"Text {CANARY}",
+    "html": f"<p>{CANARY}</p>",
+    "headers": {"X-Code": CANARY},
+    "attachments": [
+        Attachment(f"{CANARY}.pdf", CANARY.encode(), f'application/pdf; name="{CANARY}"', inline_id=CANARY)
+    ],
+    "sensitive": True,
+}
+
+
+def drafted(settings: Settings = SETTINGS, **mail: Any) -> Draft:
+    return draft(settings, **(MAIL | mail))
+
+
+def everything(made: Draft) -> str:
+    files = [(file.filename, file.data, file.content_type, file.inline_id) for file in made.attachments]
+    return repr((made.content, made.row, made.recipients, files))
+
+
+def test_nothing_of_it_is_left_in_the_columns() -> None:
+    made = drafted()
+    assert CANARY not in everything(made)
+    assert CANARY in everything(drafted(sensitive=False))
+    assert (made.content["subject"], made.row["subject"]) == ("(sensitive)", "(sensitive)")
+    assert (made.content["text"], made.content["html"], made.content["headers"]) == (None, None, {})
+    assert made.content["sensitive"] is True
+    assert made.content["size"] == drafted(sensitive=False).content["size"], "of what is sent"
+    (file,) = made.attachments
+    assert (file.filename, file.media_type, file.inline_id) == ("attachment 1", "application/octet-stream", None)
+
+
+def test_all_of_it_is_in_the_sealed_text() -> None:
+    made = drafted()
+    said = Safe([NEW]).open(made.content["sealed"])
+    assert {name: said[name] for name in ("subject", "text", "html", "headers")} == {
+        name: MAIL[name] for name in ("subject", "text", "html", "headers")
+    }
+    assert said["files"] == [
+        {"filename": f"{CANARY}.pdf", "content_type": f'application/pdf; name="{CANARY}"', "inline_id": CANARY}
+    ]
+    assert unlock(made.attachments[0].data, said["files_key"]) == CANARY.encode()
+
+
+def test_two_mails_with_the_same_file_share_nothing() -> None:
+    first, second = (drafted().attachments[0] for _ in range(2))
+    assert first.sha256 != second.sha256
+
+
+def test_its_hash_is_one_under_a_key_and_is_always_there() -> None:
+    plain = drafted(sensitive=False, idempotency_key="k").content["payload_hash"]
+    made = drafted()
+    assert made.content["payload_hash"] not in {None, plain}
+    assert made.content["payload_hash"] == drafted(idempotency_key="k").content["payload_hash"], "of the same mail"
+    assert made.content["payload_hash"] != drafted(text="other").content["payload_hash"]
+    rotated = drafted(Settings.load(**KEYED | {"outbox_encryption_keys": f"{OLD},{NEW}"}))
+    assert made.content["payload_hash"] in rotated.hashes, "an old key still knows its mails"
+    assert made.content["payload_hash"] != rotated.content["payload_hash"]
+
+
+def test_a_mail_that_is_not_sensitive_has_the_same_columns() -> None:
+    """A bulk insert takes its columns from the first mail."""
+    plain = drafted(sensitive=False).content
+    assert plain.keys() == drafted().content.keys()
+    assert (plain["sensitive"], plain["sealed"], plain["payload_hash"]) == (False, None, None)
+
+
+def test_without_a_key_it_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InvalidEmail, match=r"^sensitive=True: set OUTBOX_ENCRYPTION_KEYS.*F\.generate_key") as caught:
+        drafted(Settings.load(smtp_from_email="shop@example.com"))
+    assert caught.value.field == "sensitive"
+
+
+def broken_list() -> Iterator[Any]:
+    raise RuntimeError(CANARY)
+    yield
+
+
+BAD: list[tuple[str, Any, str]] = [
+    ("subject", f"{CANARY}\n", "subject"),
+    ("subject", CANARY * 500, "subject"),
+    ("subject", [CANARY], "subject"),
+    ("text", f"{CANARY}\0", "text"),
+    ("text", f"{CANARY}\ud800", "text"),
+    ("html", [CANARY], "html"),
+    ("headers", {"X-Code": f"{CANARY}\n"}, "headers['X-Code']"),
+    ("headers", [CANARY], "headers"),
+    ("headers", {f"{CANARY}:": "x"}, "headers"),
+    ("attachments", [CANARY], "attachments[0]"),
+    ("attachments", [Attachment(f"{CANARY}/x", b"")], "attachments[0].filename"),
+    ("attachments", [Attachment("x", b"", CANARY)], "attachments[0].content_type"),
+    ("attachments", [Attachment("x", b"", None, f"{CANARY} x")], "attachments[0].inline_id"),
+    ("attachments", broken_list(), "mail"),
+    ("to", CANARY, "to"),
+    ("reply_to", CANARY, "reply_to"),
+    ("category", f"{CANARY}\n", "category"),
+    ("priority", CANARY, "priority"),
+    ("scheduled_at", CANARY, "scheduled_at"),
+]
+
+
+def everywhere(error: BaseException) -> str:
+    """All that anybody can get out of an error, short of the caller's own variables."""
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    return repr((error.args, vars(error), str(error))) + "".join(
+        line for line in traceback.format_exception(error) if not line.startswith("  File")
+    )
+
+
+@pytest.mark.parametrize(("argument", "value", "field"), BAD, ids=lambda value: f"{value!r:.30}")
+def test_an_error_hides_the_value(argument: str, value: Any, field: str) -> None:
+    try:
+        drafted(**{argument: value})
+    except InvalidEmail as error:
+        caught = error
+    assert CANARY not in everywhere(caught)
+    assert (caught.field, caught.value) == (field, "(hidden)")
+    assert "(hidden)" in str(caught)
+
+
+@pytest.mark.parametrize(
+    ("mail", "field"),
+    [
+        (MAIL | {"subject": f"{CANARY}\n"}, "mails[1].subject"),
+        (MAIL | {"txet": CANARY}, "mails[1]"),
+        ({"sensitiv": True, "to": "ada@example.com", "text": CANARY}, "mails[1]"),
+    ],
+    ids=["a value", "a name", "the name that would have made it sensitive"],
+)
+def test_an_error_in_bulk_hides_it_too(mail: dict[str, Any], field: str) -> None:
+    service = EmailService.__new__(EmailService)
+    service._settings = SETTINGS
+    with pytest.raises(InvalidEmail) as caught:
+        service.queue_emails([MAIL, mail])
+    assert caught.value.field == field
+    assert CANARY not in f"{caught.value!r} {caught.value} {caught.value.__cause__!r} {caught.value.value!r}"
+
+
+def test_a_wrong_argument_is_named() -> None:
+    with pytest.raises(TypeError, match="'txet'") as caught:
+        drafted(txet=CANARY)
+    assert CANARY not in str(caught.value)
+
+
+def test_no_repr_says_what_a_mail_says() -> None:
+    made = drafted(sensitive=False)
+    fields = ("sender", "reply_to", "subject", "text", "html", "headers", "message_id", "date")
+    file = File(CANARY, CANARY, CANARY.encode())
+    message = Message(
+        **{name: made.content[name] for name in fields}, to=made.content["to_header"], cc=None, files=[file]
+    )
+    assert repr(message) == f"<Message {made.content['message_id']}>"
+    assert CANARY not in f"{made!r} {message!r} {file!r}"
+    assert CANARY not in repr(Attachment("a.pdf", CANARY.encode()))
