@@ -1,4 +1,4 @@
-"""A sensitive mail from `queue_email` to its end: sent as it was meant, wiped when it is over, held while its key is gone."""
+"""A sensitive mail from `queue_email` to its end: sent as it was meant, wiped when over, held without its key."""
 
 import email
 import email.policy
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from outbox import claims, operations, reaper, suppressions
 from outbox.attachments import Attachment
 from outbox.errors import IdempotencyConflict, NotPossible
-from outbox.models import EmailBlob, EmailContent
+from outbox.models import EmailBlob, EmailContent, QueuedEmail
 from outbox.operations import Resolution
 from outbox.sealing import Safe, new_key
 from outbox.service import EmailService
@@ -28,6 +28,7 @@ from tests.smtp_script import Drop, Reply
 from tests.smtp_server import SmtpServer
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
+LONG_AGO = rows.from_now(-1e6)
 KEYS = {"outbox_encryption_keys": NEW}
 SETTINGS = Settings.load(smtp_from_email="shop@example.com", outbox_on_uncertain="hold", **KEYS)
 SECRET: dict[str, Any] = {
@@ -55,9 +56,7 @@ def content(engine: sa.Engine, id_: int) -> sa.Row[Any]:
 def is_wiped(engine: sa.Engine, id_: int) -> bool:
     """All of it, or nothing of it."""
     row = content(engine, id_)
-    query = sa.text(
-        "SELECT b.data FROM email_blobs AS b JOIN email_attachments AS a ON a.sha256 = b.sha256 WHERE a.content_id = :id"
-    )
+    query = sa.text("SELECT data FROM email_blobs JOIN email_attachments USING (sha256) WHERE content_id = :id")
     with engine.connect() as connection:
         blobs = [bytes(data) for data in connection.scalars(query, {"id": row.id})]
     assert len(blobs) == 2
@@ -140,25 +139,18 @@ def by_resolving(resolution: Resolution) -> Callable[[sa.Engine, SmtpServer, int
 
 
 def by_the_reaper(engine: sa.Engine, _relay: SmtpServer, id_: int) -> None:
-    """Its worker died of it, for the fifth time."""
-    _leave(engine, "5")
+    """Its worker has died, and it has expired meanwhile."""
+    ids, token = claim(engine)
+    with engine.begin() as connection:
+        claims.begin(connection, [claims.Begin(ids[0], token, "own", None)], 60)
+        connection.execute(sa.update(QueuedEmail).values(lease_expires_at=LONG_AGO, expires_at=LONG_AGO))
     reaper.reap(engine, SETTINGS)
     assert rows.row(engine, id_).dead_reason == DeadReason.EXPIRED
 
 
-def _leave(engine: sa.Engine, attempts: str) -> None:
-    ids, token = claim(engine)
-    with engine.begin() as connection:
-        claims.begin(connection, [claims.Begin(ids[0], token, "own", None)], 60)
-        moments = f"lease_expires_at = '2020-01-01 00:00:00+00:00', expires_at = '2020-01-01 00:00:00+00:00', attempts = {attempts}"
-        connection.execute(sa.text(f"UPDATE email_queue SET {moments}"))
-
-
 def by_hand(engine: sa.Engine, _relay: SmtpServer, _: int) -> None:
     with engine.begin() as connection:
-        connection.execute(
-            sa.text("UPDATE email_queue SET status = 'cancelled', finalized_at = '2026-01-01 00:00:00+00:00'")
-        )
+        connection.execute(sa.update(QueuedEmail).values(status=Status.CANCELLED, finalized_at=LONG_AGO))
     reaper.reap(engine, SETTINGS)
 
 
@@ -212,10 +204,10 @@ def test_it_is_kept_until_its_last_recipient_has_it(engine: sa.Engine, relay: Sm
 
 def test_a_replayed_answer_that_came_late_wipes_it(engine: sa.Engine) -> None:
     (id_,) = queue(engine, SETTINGS, **SECRET)
-    ids, token = claim(engine)
+    _, token = claim(engine)
     with engine.begin() as connection:
         claims.begin(connection, [claims.Begin(id_, token, "own", "mx1:25")], 60)
-        connection.execute(sa.text("UPDATE email_queue SET lease_expires_at = '2020-01-01 00:00:00+00:00'"))
+        connection.execute(sa.update(QueuedEmail).values(lease_expires_at=LONG_AGO))
     reaper.reap(engine, SETTINGS)
     assert not is_wiped(engine, id_)
     attempt = Attempt(id_, 1, 1.0, Outcome.SENT, Stage.DOT, 250, "ok", "mx1:25", "worker-1")
@@ -371,12 +363,10 @@ def test_why_says_that_it_was_wiped(engine: sa.Engine) -> None:
 def test_what_is_not_wiped_can_be_requeued(engine: sa.Engine, relay: SmtpServer) -> None:
     settings = settings_for(relay, **KEYS)
     relay.script = lambda event: Reply(550, "5.7.1") if event.verb == "RCPT" and event.recipient == ADA else None
-    ada, _ = queue(engine, settings, to=[ADA, BOB], **SECRET, scheduled_at=None)
+    ada, _ = queue(engine, settings, to=[ADA, BOB], **SECRET)
     with engine.begin() as connection:
-        connection.execute(
-            sa.text("UPDATE email_queue SET next_attempt_at = :later WHERE recipient = :bob"),
-            {"later": "2100-01-01 00:00:00+00:00", "bob": BOB},
-        )
+        later = sa.update(QueuedEmail).where(QueuedEmail.recipient == BOB).values(next_attempt_at=rows.from_now(3600))
+        connection.execute(later)
     assert deliver(engine, settings) == {Status.DEAD: 1}
     with engine.begin() as connection:
         assert operations.requeue(connection, [ada]) == {ada}
