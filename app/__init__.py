@@ -9,6 +9,7 @@ from app.queues import DRAIN
 from app.rates import create_rates
 from app.settings import AppSettings
 from app.status import status
+from app.unsubscribe import unsubscribing
 from outbox.database import create_engine
 
 
@@ -31,4 +32,5 @@ def create_app(settings: AppSettings | None = None) -> Flask:
         rates=create_rates(settings),
     )
     app.register_blueprint(status)
+    app.register_blueprint(unsubscribing)
     return app

@@ -11,19 +11,24 @@ from email.utils import quote
 from functools import lru_cache
 from typing import NamedTuple
 
-from email_validator import EmailNotValidError, validate_email
+from email_validator import EmailNotValidError, EmailSyntaxError, validate_email
 
 from outbox.errors import InvalidAddress, InvalidHeader
 
 LONGEST_LINE = 998
 """Characters in a line of a mail, without its CRLF (RFC 5322, 2.1.1)."""
 
+_LONGEST_LOCAL_PART = 64
+"""Octets (RFC 5321, 4.5.3.1.1)."""
+
+_LONGEST_PROBLEM = 200
 _LONGEST_NAME = 76  # of a header, so that it and its colon fit the 78 columns a line should keep to
 _UNSAFE = re.compile(r"[\r\n\0\ud800-\udfff]")  # they end a header, or (a lone surrogate) have no UTF-8 form
 _UNSAFE_ADVICE = "cannot hold CR, LF, NUL or a lone surrogate (half a character)"
 _NAMED = re.compile(  # Ada <a@x>, "Lovelace, Ada" <a@x>: a name outside quotes holds nothing that separates mailboxes
-    r'(?:\s*"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<name>[^"<>,;@\\]*))<(?P<address>[^<>]*)>\s*'
+    r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"[ \t]*|(?P<name>[^"<>,;@\\]*))<(?P<address>[^<>]*)>'
 )
+_ENCODED_WORD = re.compile(r"=\?[^?]*\?[bq]\?", re.IGNORECASE)
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 3.6.8: printable ASCII without the colon
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,60}"  # RFC 5322, 3.2.3; no longer than a line of a header will hold
 _ATOMS = re.compile(rf"(?!.*=\?){_ATEXT}(?: {_ATEXT})*")  # without "=?", which readers take for an encoded word
@@ -46,14 +51,21 @@ _ADDRESSED = frozenset({"sender", "disposition-notification-to", "errors-to"})
 
 
 class Mailbox(NamedTuple):
-    """A person's name, which may be empty, and a deliverable address: ASCII, its domain in IDNA form, lower case."""
+    """A person's name, which may be empty, and a deliverable address: its domain in IDNA form, lower case.
+
+    What is before the `@` may be any script's letters (RFC 6531), in Unicode's form NFC.
+    """
 
     name: str
     address: str
 
     @property
     def header(self) -> str:
-        """As it stands in a header: ASCII, on one line, the name quoted or encoded (RFC 2047) where it must be."""
+        """As it stands in a header, on one line, the name in ASCII: quoted or encoded (RFC 2047) where it must be.
+
+        An address that is not ASCII stands there in UTF-8 (RFC 6532), for it has no other form. Names are encoded even
+        beside one: readers of any age know how to show them.
+        """
         if not self.name:
             return self.address
         if _ATOMS.fullmatch(self.name):
@@ -78,30 +90,36 @@ def parse_mailbox(field: str, value: object) -> Mailbox:
         raise InvalidAddress(field, value, f"an address {_UNSAFE_ADVICE}")
     if len(value) > LONGEST_LINE:
         raise InvalidAddress(field, value, f"an address is at most {LONGEST_LINE} characters long")
-    named = _NAMED.fullmatch(value.strip())
-    name, address = (named["quoted"] or named["name"] or "", named["address"]) if named else ("", value.strip())
+    bare = value.strip(" \t")  # no further blanks: Unicode has some that end a line
+    named = _NAMED.fullmatch(bare)
+    name, address = (named["quoted"] or named["name"] or "", named["address"]) if named else ("", bare)
     try:
-        ascii_address = _ascii(address)
+        wire_address = _wire(address)
     except EmailNotValidError as error:
         advice = " Give several addresses as a list of strings." if value.count("@") > 1 else ""
-        raise InvalidAddress(field, value, f"{error}{advice}") from error
+        # The library lists every character that it does not like, as often as it is there.
+        problem = str(error) if len(str(error)) <= _LONGEST_PROBLEM else f"{str(error)[:_LONGEST_PROBLEM]}..."
+        raise InvalidAddress(field, value, f"{problem}{advice}") from error
     name = re.sub(r"\\(.)", r"\1", name)
-    return Mailbox(re.sub(r"[ \t]+", " ", name).strip(), ascii_address)
+    return Mailbox(re.sub(r"[ \t]+", " ", name).strip(" "), wire_address)
 
 
 @lru_cache(maxsize=1024)  # 45 us each, and the sender is the same in every mail
-def _ascii(address: str) -> str:
+def _wire(address: str) -> str:
     # Whether the domain exists is the relay's to say, and an intranet's may have no dot.
     found = validate_email(
         address,
-        allow_smtputf8=False,
+        allow_smtputf8=True,
         check_deliverability=False,
         globally_deliverable=False,
         strict=True,
         test_environment=True,
     )
-    assert found.ascii_email is not None  # allow_smtputf8=False refuses what has no ASCII form
-    return found.ascii_email
+    if _ENCODED_WORD.search(found.local_part):  # it has no meaning there, and yet some hosts and readers decode it
+        raise EmailSyntaxError("Before the @-sign there can be nothing that looks like an encoded word (RFC 2047).")
+    if len(found.local_part.encode()) > _LONGEST_LOCAL_PART:  # the library counts characters
+        raise EmailSyntaxError(f"Before the @-sign there can be {_LONGEST_LOCAL_PART} bytes of UTF-8.")
+    return f"{found.local_part}@{found.ascii_domain}"
 
 
 def encoded_words(text: str, *, column: int) -> str:
@@ -149,6 +167,13 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise InvalidHeader("headers", name, "this header is given twice")
         checked[name] = value
     return checked
+
+
+def marked_automatic(headers: Mapping[str, str]) -> dict[str, str]:
+    """With `Auto-Submitted: auto-generated` (RFC 3834), lest a holiday notice answers; unless they speak of it."""
+    if any(name.lower() == "auto-submitted" for name in headers):
+        return dict(headers)
+    return {**headers, "Auto-Submitted": "auto-generated"}
 
 
 def bare_address(header: str) -> str:

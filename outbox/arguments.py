@@ -1,10 +1,11 @@
 """One argument of `queue_email` -> what the tables take, or an error that names it, its value and the remedy."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from outbox.addresses import Mailbox, check_headers, parse_mailbox
 from outbox.attachments import Attachment, check_attachment
@@ -17,6 +18,9 @@ LONGEST_LABEL = 255
 
 LONGEST_SUBJECT = 998
 """RFC 5322, 2.1.1: what a header line may hold."""
+
+LONGEST_WITHIN = 31 * 86_400
+"""Seconds: a monthly digest."""
 
 MOST_ATTEMPTS = 2**31 - 1
 """What the column holds."""
@@ -57,6 +61,45 @@ def body(name: str, value: object) -> str | None:
     if not isinstance(value, str):
         raise InvalidEmail(name, value, "give a string")
     return _storable(name, value)
+
+
+def context(value: object) -> Mapping[str, Any]:
+    """The variables of a template; None is none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise InvalidEmail("context", value, "give a mapping of variable names to values")
+    return value
+
+
+def kept_context(value: object) -> dict[str, Any]:
+    """A context as it is after it was kept in the database, so that a digest shows its first mail like its last."""
+    given = context(value)
+    if "contexts" in given:
+        raise InvalidEmail("context", value, "a mail that collapses is given `contexts` by Outbox: use another name")
+    try:
+        kept = json.loads(json.dumps(given, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidEmail(
+            "context",
+            value,
+            f"a mail that collapses keeps its context as JSON ({error}): give text, numbers, lists and mappings, and "
+            "dates as text",
+        ) from error
+    return cast("dict[str, Any]", kept)
+
+
+def within(value: object, collapse: object) -> float | None:
+    """Seconds; with `collapse`, and only with it."""
+    if value is None is collapse:
+        return None
+    if collapse is None or isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidEmail(
+            "within", value, "with collapse, and only with it, give the seconds for which mails are gathered"
+        )
+    if not 0 < value <= LONGEST_WITHIN:
+        raise InvalidEmail("within", value, f"give seconds, more than 0 and at most {LONGEST_WITHIN} (31 days)")
+    return float(value)
 
 
 def label(name: str, value: object) -> str | None:

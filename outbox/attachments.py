@@ -13,8 +13,11 @@ from outbox.errors import InvalidEmail, InvalidHeader
 LONGEST_NAME = 255
 """Characters of a file name: what file systems allow."""
 
-_CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[ !#-\[\]-~]*\"|[\w.+-]+))*", re.ASCII)
-_INLINE_ID = re.compile(r"[!-;=?-~]+")
+# Without "=?": what looks like an encoded word (RFC 2047) is decoded by readers, in parameters, too.
+_CONTENT_TYPE = re.compile(r"(?!.*=\?)[\w.+-]+/[\w.+-]+(; ?[\w.+-]+=(\"[ !#-\[\]-~]*\"|[\w.+-]+))*", re.ASCII)
+_PARAMETER_NAME = re.compile(r"; ?([^=]+)=(?:\"[^\"]*\"|[^;]*)")
+_ATOMS = r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*"
+_INLINE_ID = re.compile(rf"(?!.*=\?){_ATOMS}(@{_ATOMS})?", re.ASCII)  # RFC 5322's msg-id, with or without its host
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def check_attachment(name: str, file: object) -> None:
             f"{name}.filename", file.filename, f"give a file name of 1 to {LONGEST_NAME} characters, without a path"
         )
     kind = file.media_type
-    if not isinstance(kind, str) or len(kind) > LONGEST_NAME or not _CONTENT_TYPE.fullmatch(kind):
+    if not isinstance(kind, str) or len(kind) > LONGEST_NAME or not _is_content_type(kind):
         raise InvalidHeader(f"{name}.content_type", kind, "give a media type, such as application/pdf")
     if kind.lower().startswith(("message/", "multipart/")):
         raise InvalidHeader(
@@ -74,12 +77,19 @@ def check_attachment(name: str, file: object) -> None:
         return
     if not isinstance(inline, str) or len(inline) > LONGEST_NAME or not _INLINE_ID.fullmatch(inline):
         raise InvalidHeader(
-            f"{name}.inline_id", inline, f"give 1 to {LONGEST_NAME} characters of ASCII without spaces and brackets"
+            f"{name}.inline_id",
+            inline,
+            f"give 1 to {LONGEST_NAME} characters such as logo or logo@example.com: ASCII without spaces and brackets",
         )
 
 
+def _is_content_type(kind: str) -> bool:
+    names = [name.lower() for name in _PARAMETER_NAME.findall(kind)]
+    return _CONTENT_TYPE.fullmatch(kind) is not None and len(set(names)) == len(names)
+
+
 def _is_filename(value: object) -> bool:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or re.search(r"[/\\]", value):
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or re.search(r"[/\\]|\A\.\.?\Z", value):
         return False
     # Any kind of space: macOS puts a narrow one into the names of its screenshots.
     return all(character.isprintable() or unicodedata.category(character) == "Zs" for character in value)

@@ -19,6 +19,7 @@ from outbox.models import EmailContent
 from outbox.retry import Standing
 from outbox.sealing import Safe, unlock
 from outbox.states import OnUncertain
+from outbox.superseding import superseded_by
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Mail:
     number: int
     """The attempt's."""
     recipient: str
+    category: str | None
     content_id: int
     relay: str | None
     """The one relay that may have had it before, and must be the one to have it again."""
@@ -43,6 +45,8 @@ class Mail:
     loaded: Standing
     message: Message
     files: Sequence["FileLink"]
+    superseded_by: int | None
+    """A newer mail that makes this one stale."""
     suppressed: str | None = None
     """Why its recipient must not get mail."""
     sensitive: bool = False
@@ -83,8 +87,9 @@ class FileLink:
 
 def _rows(sql: Words) -> str:
     return f"""
-SELECT q.id, q.claims, q.recipient, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
+SELECT q.id, q.claims, q.recipient, q.category, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
        -({sql.seconds_since("q.lease_expires_at")}) AS lease_left, {standing_columns(sql)},
+       {superseded_by("q")} AS superseded_by,
        c.id AS content_id, c.message_id, c.date, c.sender, c.to_header, c.cc_header, c.reply_to, c.subject, c.text,
        c.html, c.headers, c.sensitive, c.sealed,
        EXISTS (SELECT 1 FROM email_attachments AS f WHERE f.content_id = c.id) AS has_files
@@ -166,6 +171,7 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]],
         token=token,
         number=row.claims,
         recipient=row.recipient,
+        category=row.category,
         content_id=row.content_id,
         relay=row.relay,
         lease_left=row.lease_left,
@@ -173,6 +179,7 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]],
         message=message_of(row),
         files=links.get(row.content_id, ()),
         sensitive=row.sensitive,
+        superseded_by=row.superseded_by,
     )
     if row.sealed is not None:
         _open(mail, row.sealed, safe)

@@ -4,11 +4,12 @@ The library trusts any certificate, opens a second connection for TLS from the s
 looks for dots one line at a time. Here is what it says instead; what the answers mean is `relay`'s.
 """
 
+import re
 import ssl
 import time
 from contextlib import suppress
 from io import BufferedReader, RawIOBase
-from smtplib import SMTPResponseException, SMTPServerDisconnected
+from smtplib import SMTPNotSupportedError, SMTPResponseException, SMTPServerDisconnected
 from socket import AF_INET6, socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,9 @@ _LEAST_SECONDS = 0.1
 _GOODBYE_SECONDS = 5.0
 """How long QUIT waits for an answer that changes nothing."""
 
+_FOREIGN = re.compile(rb"[^\s<>,;:]*[\x80-\xff][^\s<>,;]*")
+"""The first word of a message that is not ASCII: in those that we compose, an address."""
+
 _LONGEST_REPLY = 64 * 1024
 """Bytes. The longest of use, to EHLO, has some twenty lines of at most 512 (RFC 5321, 4.5.3.1.5)."""
 
@@ -44,6 +48,29 @@ class Answer(NamedTuple):
     @property
     def refused(self) -> bool:
         return self.code >= 400  # noqa: PLR2004 - 2yz and 3yz are positive, 4yz and 5yz negative (RFC 5321, 4.2.1)
+
+
+class Envelope(NamedTuple):
+    """What the relay is told of a mail before it gets it."""
+
+    sender: str
+    recipient: str
+    size: int
+    foreign: str | None
+    """What in it is not ASCII, an address as a rule, and has no ASCII form: it takes a relay with SMTPUTF8 (RFC 6531).
+
+    Not only on the envelope: the copies of all recipients name the one of them who has such an address.
+    """
+
+    @classmethod
+    def of(cls, sender: str, recipient: str, message: bytes) -> "Envelope":
+        """The envelope for this message."""
+        foreign = next((address for address in (sender, recipient) if not address.isascii()), None)
+        if foreign is None and not message.isascii():
+            named = _FOREIGN.search(message)
+            assert named is not None
+            foreign = named[0].decode("utf-8", "replace")
+        return cls(sender, recipient, len(message), foreign)
 
 
 class Wire(RawIOBase):
@@ -117,21 +144,21 @@ class Conversation(SMTPClientWithResponse):
             self.parent.stage = Stage.AUTH
             self.login(endpoint.user, endpoint.password.get_secret_value())
 
-    def offer(self, sender: str, recipient: str, size: int) -> Answer:
+    def offer(self, envelope: Envelope) -> Answer:
         """MAIL, RCPT and DATA. Returns the refusal, or the reply to DATA: go ahead.
 
-        With PIPELINING (RFC 2920) all three leave in one write: one round trip in place of three.
+        With PIPELINING (RFC 2920) all three leave in one write: one round trip in place of three. Raises
+        SMTPNotSupportedError, before a word, for an envelope that takes SMTPUTF8 where the relay has none.
         """
-        declared = f" SIZE={size}" if self.has_extn("size") else ""
+        self.parent.stage = Stage.MAIL
         commands = {
-            Stage.MAIL: f"MAIL FROM:<{sender}>{declared}\r\n",
-            Stage.RCPT: f"RCPT TO:<{recipient}>\r\n",
-            Stage.DATA: "DATA\r\n",
+            Stage.MAIL: f"MAIL FROM:<{envelope.sender}>{self._parameters(envelope)}\r\n".encode(),
+            Stage.RCPT: f"RCPT TO:<{envelope.recipient}>\r\n".encode(),
+            Stage.DATA: b"DATA\r\n",
         }
         pipelining = self.has_extn("pipelining")
         if pipelining:
-            self.parent.stage = Stage.MAIL
-            self.send("".join(commands.values()))
+            self.send(b"".join(commands.values()))
         for behind, (stage, command) in zip((2, 1, 0), commands.items(), strict=True):
             self.parent.stage = stage
             if not pipelining:
@@ -216,6 +243,16 @@ class Conversation(SMTPClientWithResponse):
         """Hang up. Never raises."""
         with suppress(OSError):
             super().close()
+
+    def _parameters(self, envelope: Envelope) -> str:
+        declared = f" SIZE={envelope.size}" if self.has_extn("size") else ""
+        if envelope.foreign is None:
+            return declared
+        if not self.has_extn("smtputf8"):
+            raise SMTPNotSupportedError(
+                f"{envelope.foreign} needs SMTPUTF8 (RFC 6531), which relay {self.parent.endpoint.name} does not offer"
+            )
+        return f"{declared} BODY=8BITMIME SMTPUTF8"  # who offers the one has the other, too (RFC 6531, 3.1)
 
     def _answer(self, stage: Stage) -> Answer:
         """The reply to this stage; one that cannot follow here means that we talk past each other."""

@@ -257,6 +257,8 @@ def _open_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+    # SQLite's own knows ASCII alone; addresses are compared with what Python and PostgreSQL make of them.
+    connection.create_function("lower", 1, str.lower, deterministic=True)
 
 
 def _begin_immediate(connection: sa.Connection) -> None:

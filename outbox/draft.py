@@ -3,18 +3,26 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
-from outbox import arguments
-from outbox.addresses import Mailbox, parse_mailbox
+from outbox import arguments, subscriptions, templates
+from outbox.addresses import Mailbox, marked_automatic, parse_mailbox
 from outbox.attachments import Attachment
-from outbox.errors import InvalidAddress, InvalidEmail, TooLarge
+from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
 from outbox.sensitive import discreet
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
+from outbox.subscriptions import Subscription
+from outbox.templates import Rendered
+
+_DIGESTS = (
+    "a mail that collapses has a template, to render all contexts of its key, and one recipient; it is not sensitive, "
+    "has no attachments, and `within` says when it goes, not scheduled_at"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,10 @@ class Draft:
     row: dict[str, Any] = field(repr=False)
     recipients: list[tuple[Kind, str]]
     attachments: list[Attachment] = field(default_factory=list, repr=False)
+    within: float | None = None
+    """Seconds for which a mail that collapses waits for others of its key, if it is the first."""
+    subscription: str | None = None
+    """The category, if the recipient can unsubscribe from it."""
     fingerprints: tuple[str, ...] = ()
     """Of a sensitive mail: the `payload_hash` that it has under each of the keys."""
 
@@ -60,9 +72,15 @@ def draft(
     idempotency_key: str | None = None,
     sensitive: bool = False,
     request_id: str | None = None,
+    supersedes: str | None = None,
+    collapse: str | None = None,
+    within: float | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Draft:
-    """Check everything. `EmailService.queue_email` says what each argument means."""
-    _refuse_what_is_not_there_yet(template, context)
+    """Check everything. `EmailService.queue_email` says what each argument means.
+
+    `earlier`: the contexts of the digest that this mail, which collapses, is to take up.
+    """
     sender = _sender(from_email, settings)
     envelope = {
         Kind.TO: arguments.mailboxes("to", to),
@@ -72,29 +90,46 @@ def draft(
     if not envelope[Kind.TO]:
         raise InvalidAddress("to", to, "a mail needs somebody to go to")
     files = arguments.attachments(attachments)
-    said = {
+    recipients = _recipients(envelope)
+    gathers = arguments.within(within, collapse)
+    contexts = None
+    if collapse is not None:
+        if template is None or sensitive or files or scheduled_at is not None or len(recipients) > 1:
+            raise InvalidEmail("collapse", collapse, _DIGESTS)
+        context = arguments.kept_context(context)
+        contexts = [*earlier, context]
+    variables = context if contexts is None else {**(context or {}), "contexts": contexts}
+    category = arguments.label("category", category)
+    subscription = _subscription(settings, category, recipients)
+    link = subscription and subscriptions.url(settings, *subscription)
+    rendered = _said(settings, subject, text, html, template, variables, locale, link)
+    given_headers = arguments.headers(headers)
+    said: dict[str, Any] = {
         "to_header": _header(envelope[Kind.TO]),
         "cc_header": _header(envelope[Kind.CC]) or None,
         "reply_to": _header(arguments.mailboxes("reply_to", () if reply_to is None else reply_to)) or None,
-        "subject": arguments.subject(subject),
-        "text": arguments.body("text", text),
-        "html": arguments.body("html", html),
-        "headers": arguments.headers(headers),
+        **rendered._asdict(),
+        "headers": given_headers,
         "locale": arguments.label("locale", locale),
-        "category": arguments.label("category", category),
+        "category": category,
     }
     if not said["text"] and not said["html"]:
         raise InvalidEmail("text", text, "nothing to say: give text, html or both")
-    recipients = _recipients(envelope)
     key = arguments.label("idempotency_key", idempotency_key)
     content = said | {
+        # Not in the hash: another key signs another link, and a retry still means the same mail.
+        "headers": marked_automatic(given_headers) | _unsubscribing(settings, subscription, sender, given_headers),
+        "template": template,
+        "contexts": contexts,
         "message_id": f"<{uuid.uuid4().hex}@{sender.domain}>",
         "date": datetime.now(UTC).replace(microsecond=0),
         "sender": sender.header,
         "idempotency_key": key,
-        "payload_hash": _hash(said, from_email, recipients, files) if key or sensitive else None,
+        "payload_hash": _hash(said | _asked(template, context), from_email, recipients, files)
+        if key or sensitive
+        else None,
         "request_id": arguments.label("request_id", request_id),
-        "size": _size(text, html, files, settings),
+        "size": _size(rendered, files, settings),
         "sensitive": False,  # this and the next: `discreet` makes it so
         "sealed": None,
     }
@@ -105,19 +140,66 @@ def draft(
         "max_attempts": arguments.max_attempts(max_attempts, settings),
         "on_uncertain": arguments.on_uncertain(on_uncertain, settings),
         "request_id": content["request_id"],
+        "supersedes": arguments.label("supersedes", supersedes),
+        "collapse": arguments.label("collapse", collapse),
         **arguments.times(scheduled_at, expires_at),
     }
-    return Draft(content, row, recipients, files)
+    return Draft(content, row, recipients, files, gathers, subscription and subscription.category)
 
 
-def _refuse_what_is_not_there_yet(template: object, context: object) -> None:
-    # Better an error than a mail that says nothing.
-    if template is not None or context is not None:
+def _subscription(settings: Settings, category: str | None, recipients: list[tuple[Kind, str]]) -> Subscription | None:
+    """Whom the mail's unsubscribe link is about; None for transactional mail, which has none."""
+    if category is None or category.lower() not in settings.outbox_subscriptions:
+        return None
+    if category != category.lower():
+        raise InvalidEmail("category", category, f"the subscription is spelled {category.lower()!r}")
+    if len(recipients) != 1:
         raise InvalidEmail(
-            "template" if template is not None else "context",
-            template if template is not None else context,
-            "this version has no templates: render the mail and give subject, text and html",
+            "to",
+            [address for _, address in recipients],
+            f"mail of the subscription category {category!r} carries the recipient's own unsubscribe link: "
+            "queue one mail for each",
         )
+    return Subscription(recipients[0][1], category)
+
+
+def _unsubscribing(
+    settings: Settings, subscription: Subscription | None, sender: Mailbox, given: Mapping[str, str]
+) -> dict[str, str]:
+    if subscription is None:
+        return {}
+    ours = subscriptions.headers(settings, *subscription, sender.domain)
+    for name in given:
+        if name.lower() in map(str.lower, ours):
+            raise InvalidHeader(
+                "headers", name, f"Outbox sets it on mail of the subscription category {subscription.category!r}"
+            )
+    return ours
+
+
+def _said(
+    settings: Settings,
+    subject: str | None,
+    text: str | None,
+    html: str | None,
+    template: str | None,
+    context: Mapping[str, Any] | None,
+    locale: str | None,
+    unsubscribe_url: str | None,
+) -> Rendered:
+    """Subject and bodies: as given, or as the template has them."""
+    if template is None:
+        if context is not None:
+            raise InvalidEmail("context", context, "it is for a template: give template, too")
+        said = Rendered(subject, text, html)  # type: ignore[arg-type]  # checked below
+    else:
+        for name, value in (("subject", subject), ("text", text), ("html", html)):
+            if value is not None:
+                raise InvalidEmail(name, value, f"template={template!r} says it: leave out one of them")
+        said = templates.of(settings).render(template, arguments.context(context), locale, unsubscribe_url)
+    return Rendered(
+        arguments.subject(said.subject), arguments.body("text", said.text), arguments.body("html", said.html)
+    )
 
 
 def _sender(from_email: str | None, settings: Settings) -> Mailbox:
@@ -141,12 +223,31 @@ def _recipients(envelope: Mapping[Kind, list[Mailbox]]) -> list[tuple[Kind, str]
     return [(kind, address) for address, kind in kinds.items()]
 
 
-def _size(text: str | None, html: str | None, files: list[Attachment], settings: Settings) -> int:
-    size = len((text or "").encode()) + len((html or "").encode())
+def _size(rendered: Rendered, files: list[Attachment], settings: Settings) -> int:
+    size = len((rendered.text or "").encode()) + len((rendered.html or "").encode())
     size += sum(file.encoded_size for file in files)
     if size > settings.outbox_max_message_bytes:
         raise TooLarge("size", size, f"more than OUTBOX_MAX_MESSAGE_BYTES={settings.outbox_max_message_bytes}")
     return size
+
+
+def _asked(template: str | None, context: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What stands for the words of a templated mail in its hash: a template that is reworded between a task and its retry
+    makes no other mail. A context that is not plain data cannot be compared, but what it made can.
+    """
+    if template is None:
+        return {}
+    try:
+        data = json.dumps(context, sort_keys=True, default=_plain)
+    except (TypeError, ValueError, RecursionError):
+        return {"template": template}
+    return {"template": template, "context": data, "subject": None, "text": None, "html": None}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, date | time | timedelta | Decimal | uuid.UUID):
+        return str(value)
+    raise TypeError
 
 
 def _hash(

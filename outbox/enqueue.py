@@ -30,13 +30,13 @@ _KEY_IS_TAKEN: dict[str, Any] = {
 
 _ALIVE = {"status": Status.PENDING, "dead_reason": None, "last_error": None, "finalized_at": None}
 
-Ends = Mapping[str, Mapping[str, Any]]
-"""Address -> the columns with which its row is born, for those who must not get mail."""
+Ends = Mapping[suppressions.Question, Mapping[str, Any]]
+"""Address and subscription -> the columns with which that row is born, for those who must not get mail."""
 
 
 def ends(connection: sa.Connection, drafts: Iterable[Draft]) -> Ends:
     """Who of all these recipients is suppressed: one query, and one more for the time if anybody is."""
-    reasons = suppressions.find(connection, {address for d in drafts for _, address in d.recipients})
+    reasons = suppressions.find(connection, {(address, d.subscription) for d in drafts for _, address in d.recipients})
     if not reasons:
         return {}
     born_dead = {
@@ -44,13 +44,13 @@ def ends(connection: sa.Connection, drafts: Iterable[Draft]) -> Ends:
         "dead_reason": DeadReason.SUPPRESSED,
         "finalized_at": connection.scalar(sa.select(utcnow())),
     }
-    return {address: born_dead | {"last_error": reason} for address, reason in reasons.items()}
+    return {question: born_dead | {"last_error": reason} for question, reason in reasons.items()}
 
 
 def rows(checked: Draft, ends: Ends) -> list[dict[str, Any]]:
     """The columns of each of its queue rows."""
     return [
-        {**checked.row, "kind": kind, "recipient": address, **ends.get(address, {})}
+        {**checked.row, "kind": kind, "recipient": address, **ends.get((address, checked.subscription), {})}
         for kind, address in checked.recipients
     ]
 

@@ -5,7 +5,9 @@
      +-- InvalidEmail           queue_email was given something that cannot be a mail; nothing was written
      |    +-- InvalidAddress
      |    +-- InvalidHeader
+     |    +-- InvalidTemplate
      |    +-- TooLarge
+     +-- InvalidLink            nobody signed this link with a key of ours
      +-- IdempotencyConflict    the key is taken by a mail that says something else
      +-- NotPossible            the mail is not in a state in which that can be done
      +-- LeaseLost              the mail must not be sent by us (any more)
@@ -45,8 +47,16 @@ class InvalidHeader(InvalidEmail):
     """A header that would break the message or smuggle another header in."""
 
 
+class InvalidTemplate(InvalidEmail):
+    """A template that is not there, is wrong, or does not suit its context. Says the file, the line and the remedy."""
+
+
 class TooLarge(InvalidEmail):
     """Larger than `OUTBOX_MAX_MESSAGE_BYTES`."""
+
+
+class InvalidLink(OutboxError):
+    """The token of a link that was not signed with one of `OUTBOX_SIGNING_KEYS`, or not for this purpose."""
 
 
 class IdempotencyConflict(OutboxError):

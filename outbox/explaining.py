@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from outbox import breaker, fence, suppressions
+from outbox import breaker, fence, subscriptions, suppressions
 from outbox.database import utcnow
 from outbox.models import EmailAttempt, EmailContent, QueuedEmail
 from outbox.operations import missing
@@ -25,13 +25,14 @@ def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
         raise missing(id_)
     columns = dict(row._mapping)  # noqa: SLF001 - its public name
     recipient = columns.pop("recipient")
+    question = (recipient, subscriptions.declared(settings, columns.pop("category")))
     reason = columns.pop("dead_reason")
     return sentence(
         Facts(
             **columns | {"status": Status(row.status), "dead_reason": reason and DeadReason(reason)},
             lease=timedelta(seconds=settings.outbox_lease_seconds),
             last=_last_attempt(connection, id_),
-            suppression=suppressions.covering(connection, [recipient]).get(recipient),
+            suppression=suppressions.covering(connection, [question]).get(question),
             relays=list(breaker.standings(connection, settings.endpoints).values()),
             held=fence.held(settings, recipient),
             not_ours=fence.whose(connection, settings),
@@ -42,8 +43,9 @@ def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
 _COLUMNS = [
     getattr(QueuedEmail, name)
     for name in (
-        "id", "recipient", "status", "next_attempt_at", "attempts", "max_attempts", "scheduled_at", "expires_at",
-        "finalized_at", "dead_reason", "last_error", "relay", "waiting_for", "claimed_by", "lease_expires_at",
+        "id", "recipient", "category", "status", "next_attempt_at", "attempts", "max_attempts", "scheduled_at",
+        "expires_at", "finalized_at", "dead_reason", "last_error", "relay", "waiting_for", "claimed_by",
+        "lease_expires_at",
     )
 ]  # fmt: skip
 

@@ -9,6 +9,7 @@ The first two together: nobody but the one address is written to, so it is the o
 
 import sqlalchemy as sa
 
+from outbox.addresses import encoded_words
 from outbox.database import insert, utcnow
 from outbox.errors import InvalidAddress
 from outbox.models import EmailEnvironment
@@ -25,8 +26,10 @@ def redirected(settings: Settings, recipient: str, data: bytes) -> tuple[str, by
     """
     if settings.outbox_redirect_to is None:
         return recipient, data
-    if not (recipient.isascii() and recipient.isprintable()):
-        raise InvalidAddress("recipient", recipient, "the envelope takes a bare address in printable ASCII")
+    if not recipient.isprintable():
+        raise InvalidAddress("recipient", recipient, "the envelope takes a bare address in printable characters")
+    if not recipient.isascii():  # encoded, or this header alone would ask for a relay with SMTPUTF8
+        recipient = encoded_words(recipient, column=len("X-Original-To: ")).replace(" ", "\r\n ")
     return settings.outbox_redirect_to, b"X-Original-To: %s\r\n%s" % (recipient.encode("ascii"), data)
 
 

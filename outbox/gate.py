@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from outbox import fence, suppressions
+from outbox import fence, subscriptions, suppressions
 from outbox.chunk import Mail
 from outbox.endpoints import Endpoint
 from outbox.rates import Rates
@@ -15,6 +15,7 @@ from outbox.relay import Report
 from outbox.relays import Relays
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, Status
+from outbox.superseding import SUPERSEDED
 
 FENCE_SECONDS = 900
 """How long a mail waits whose recipient may not be written to, or whose key is missing: what changes that is a setting,
@@ -89,9 +90,10 @@ class Gate:
         """Look at the relays, and note who of a chunk is suppressed. False if the database is not ours to send from."""
         mails = list(mails)
         self.relays.look(connection)  # this claim may be a probe
-        found = suppressions.find(connection, {mail.recipient for mail in mails})
-        for mail in mails:
-            mail.suppressed = found.get(mail.recipient)
+        questions = [(mail.recipient, subscriptions.declared(self._settings, mail.category)) for mail in mails]
+        found = suppressions.find(connection, questions)
+        for mail, question in zip(mails, questions, strict=True):
+            mail.suppressed = found.get(question)
         return fence.whose(connection, self._settings) is None
 
     def check(self, mail: Mail, token: str, until: float) -> Endpoint | End | Hold | Shut:
@@ -99,10 +101,8 @@ class Gate:
 
         That is a `time.monotonic()`. Each wait is short, but when it is over another may be faster, time and again.
         """
-        if mail.expired and mail.relay is not None:
-            return End(Status.UNCERTAIN, f"expired, and {mail.relay} may have sent it")
-        if mail.expired:
-            return End(Status.DEAD, "expired before its turn came", DeadReason.EXPIRED)
+        if end := _stale(mail):
+            return end
         if mail.suppressed is not None:
             return End(Status.DEAD, mail.suppressed, DeadReason.SUPPRESSED)
         if why := mail.unreadable or fence.held(self._settings, mail.recipient):
@@ -143,3 +143,15 @@ class Gate:
     def _domain(self, mail: Mail) -> str:
         recipient = self._settings.outbox_redirect_to or mail.recipient
         return recipient.rpartition("@")[2].lower()
+
+
+def _stale(mail: Mail) -> End | None:
+    """It is too late for this mail: cancelled or dead, unless a relay may have sent it before."""
+    if mail.expired:
+        why, end = "expired", End(Status.DEAD, "expired before its turn came", DeadReason.EXPIRED)
+    elif mail.superseded_by is not None:
+        why = f"{SUPERSEDED} ({mail.superseded_by})"
+        end = End(Status.CANCELLED, why)
+    else:
+        return None
+    return end if mail.relay is None else End(Status.UNCERTAIN, f"{why}, and {mail.relay} may have sent it")

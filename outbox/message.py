@@ -70,6 +70,8 @@ class Message:
     def as_bytes(self) -> bytes:
         """7-bit ASCII, CRLF line ends, no line over 998 characters; dots are the SMTP client's to stuff.
 
+        But for an address that is not ASCII: it stands in its header in UTF-8 (RFC 6532), and nothing else does.
+
         Raises ValueError where nothing can be sent: no text and no HTML (retention purged them), or a lone surrogate
         somewhere, which has no UTF-8 form.
         """
@@ -93,7 +95,7 @@ class Message:
         lines += [_fold(f"{name}: {value}", _MAILBOX_WORDS) for name, value in addressed if value]
         lines.append(_header("Subject", self.subject))
         lines += [_header(name, value) for name, value in self.headers.items()]
-        return _CRLF.join([*lines, "MIME-Version: 1.0", ""]).encode("ascii")
+        return _CRLF.join([*lines, "MIME-Version: 1.0", ""]).encode()
 
     def _multipart(self, kind: str, parts: Sequence[bytes]) -> bytes:
         # No part can contain the boundary: quoted-printable follows "=" by a hex digit or a line's end, base64 has no

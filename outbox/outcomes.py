@@ -17,7 +17,7 @@ class Broken(StrEnum):
 
     LOST = "lost"  # refused, not found, timed out, hung up, or not SMTP: whatever is not below
     UNTRUSTED = "untrusted"  # a certificate that does not prove who the relay is
-    NOT_OFFERED = "not offered"  # STARTTLS, or a way to log in that we know, too
+    NOT_OFFERED = "not offered"  # STARTTLS, a way to log in that we know, or SMTPUTF8
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,8 @@ TABLE = (
         Outcome.REJECTED,
         dead_reason=DeadReason.INVALID,
     ),
+    # RFC 6531, 3.2: then it must not be sent. Waiting changes no relay, and there is no ASCII form to fall back to.
+    Row("SMTPUTF8 not offered", _MAIL, Broken.NOT_OFFERED, Outcome.REJECTED, dead_reason=DeadReason.INVALID),
     Row("sender refused", _MAIL, Says("5.."), Outcome.REJECTED, sender_refused=True),
     # Postfix keeps it back until RCPT (smtpd_delay_reject). RFC 3463: 5.1.7 and 5.1.8 are the sender's address.
     Row(

@@ -12,7 +12,7 @@ The `emails` library's backend keeps the connection; its habit of sending a mail
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from smtplib import SMTPException, SMTPNotSupportedError, SMTPResponseException
 from typing import TypeVar
@@ -20,7 +20,7 @@ from typing import TypeVar
 from emails.backend.smtp.backend import SMTPBackend
 
 from outbox import outcomes
-from outbox.conversation import Answer, Conversation, TLSConversation
+from outbox.conversation import Answer, Conversation, Envelope, TLSConversation
 from outbox.endpoints import Endpoint
 from outbox.errors import InvalidAddress, SettingsError
 from outbox.outcomes import CLOSING, Broken, Row
@@ -94,18 +94,19 @@ class Relay(SMTPBackend):
 
         Past the deadline no dot is written: a relay so slow has deferred the mail. Raises LeaseLost if `begin` does:
         then the mail was not sent, and the connection is gone. Raises InvalidAddress, before anything else, for an
-        address that would break the envelope. If the relay cannot be reached, `begin` is not called.
+        address that would break the envelope; one that is not ASCII takes a relay with SMTPUTF8. If the relay cannot be
+        reached, `begin` is not called.
         """
         for field, address in (("sender", sender), ("recipient", recipient)):
-            if not (address.isascii() and address.isprintable()):
-                raise InvalidAddress(field, address, "the envelope takes a bare address in printable ASCII")
+            if not address.isprintable():
+                raise InvalidAddress(field, address, "the envelope takes a bare address in printable characters")
         try:
             reused = self._connect()
         except _TROUBLE as error:
             return self._lost(error)
         durable = begin()
         try:
-            report = self._offer(sender, recipient, len(message), reused=reused)
+            report = self._offer(Envelope.of(sender, recipient, message), reused=reused)
             durable()
             return report or self._deliver(message, deadline)
         except BaseException:  # LeaseLost above all: whatever comes between, no dot may follow
@@ -145,29 +146,33 @@ class Relay(SMTPBackend):
         self._unfinished = False
         return False
 
-    def _offer(self, sender: str, recipient: str, size: int, *, reused: bool) -> Report | None:
+    def _offer(self, envelope: Envelope, *, reused: bool) -> Report | None:
         """Offer the mail. None: the relay is ready for it."""
         try:
-            answer = self._offer_on_kept(sender, recipient, size) if reused else None
+            answer = self._offer_on_kept(envelope) if reused else None
             if answer is None:
-                answer = self._conversation().offer(sender, recipient, size)
+                answer = self._conversation().offer(envelope)
+        except SMTPNotSupportedError as error:  # nothing was said: the connection takes the next mail
+            report = _report(outcomes.of_break(self.stage, _broken(error)), self.stage, None, str(error))
+            # In all mail's sender it is the settings' fault, as it is where a relay refuses it by itself.
+            return replace(report, sender_refused=not envelope.sender.isascii())
         except _TROUBLE as error:
             return self._lost(error)
         self._mails += 1
         return self._report(answer) if answer.refused else None
 
-    def _offer_on_kept(self, sender: str, recipient: str, size: int) -> Answer | None:
+    def _offer_on_kept(self, envelope: Envelope) -> Answer | None:
         """Offer the mail on a connection that was kept. None: that was dead, and a new one is open.
 
         The relay may have hung up, with a 421 or without a word, while MAIL was on its way. That is not this mail's
         attempt: it was not taken in, let alone its body sent, so it goes over a new connection at once.
         """
         try:
-            answer = self._conversation().offer(sender, recipient, size)
+            answer = self._conversation().offer(envelope)
             if answer.stage is not Stage.MAIL or answer.code != CLOSING:
                 return answer
-        except OSError:
-            if self.stage is not Stage.MAIL:
+        except OSError as error:
+            if self.stage is not Stage.MAIL or isinstance(error, SMTPNotSupportedError):
                 raise
         self._hang_up()
         self._connect()

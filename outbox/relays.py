@@ -87,6 +87,8 @@ class Relays:
                 self._rest(endpoint, Rest(RelayState.OPEN, said, seconds, seconds, latched=True), token)
             case Outcome.THROTTLED if not report.of_a_domain:
                 self._rest(endpoint, down._replace(state=RelayState.CLOSED, base=self._throttle), token)
+            case Outcome.REJECTED if report.code is None:
+                pass  # it was not asked: what it does not offer to one mail says nothing about the others
             case _ if report.code is None and self.is_probe(token, endpoint):
                 # It got in and was left without an answer. Tried again at once, each mail would pay for it.
                 self._rest(endpoint, down, token)

@@ -4,11 +4,12 @@ before anything is written, and no error repeats any of it.
 
 import functools
 import inspect
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from outbox.attachments import Attachment
-from outbox.errors import InvalidEmail
+from outbox.errors import InvalidEmail, InvalidTemplate
 from outbox.sealing import Safe, lock, new_key
 from outbox.settings import MAKE_A_KEY
 
@@ -22,6 +23,10 @@ SHOWN = "(sensitive)"
 
 HIDDEN = "(hidden)"
 """In place of the value that an error is about."""
+
+_SEE_MORE = "and what is hidden, for the mail is sensitive: queue made-up values with sensitive=False to see it"
+
+_IN_A_TEMPLATE = re.compile(r"[\w./-]+, line \d+(?=: )")
 
 _P = ParamSpec("_P")
 
@@ -46,15 +51,25 @@ def discreet(draft: "Callable[_P, Draft]") -> "Callable[_P, Draft]":
             )
         try:
             return _sealed(draft(*args, **kwargs), safe)
+        except InvalidTemplate as error:
+            hidden = _hidden_template(error)
         except InvalidEmail as error:
             hidden = type(error)(error.field, HIDDEN, error.problem)
         except Exception as error:  # noqa: BLE001 - raised again below, where it drags nothing behind it
-            hidden = InvalidEmail(
-                "mail", HIDDEN, f"{type(error).__name__}; to see more of it, queue made-up values with sensitive=False"
-            )
+            hidden = InvalidEmail("mail", HIDDEN, f"{type(error).__name__}, {_SEE_MORE}")
         raise hidden
 
     return drafted
+
+
+def _hidden_template(error: InvalidTemplate) -> InvalidEmail:
+    """What a template stumbles over may be a value; where it does, is not."""
+    where = _IN_A_TEMPLATE.match(error.problem)
+    if where is None:
+        return InvalidTemplate(
+            error.field, HIDDEN, f"there is something wrong with it or with its context, {_SEE_MORE}"
+        )
+    return InvalidTemplate(error.field, error.value, f"{where[0]} does not suit its context, {_SEE_MORE}")
 
 
 def _sealed(plain: "Draft", safe: Safe) -> "Draft":

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from outbox import subscriptions
 from outbox.breaker import Standing
 from outbox.operations import WIPED
 from outbox.states import DeadReason, Outcome, RelayState, Stage, Status
+from outbox.superseding import COLLAPSED, SUPERSEDED
 from outbox.suppressions import Suppression
 from outbox.times import told
 
@@ -209,8 +211,11 @@ def _sent(facts: Facts) -> str:
 
 
 def _cancelled(facts: Facts) -> str:
+    when, why = _finalized(facts), facts.last_error or ""
+    if why.startswith((SUPERSEDED, COLLAPSED)):
+        return f"was cancelled at {when}, {why}"
     after_all = WIPED if facts.wiped else f"`outbox requeue {facts.id}` sends it after all"
-    return f"was cancelled at {_finalized(facts)}; {after_all}"
+    return f"was cancelled at {when}; {after_all}"
 
 
 def _uncertain(facts: Facts) -> str:
@@ -233,8 +238,7 @@ def _rejected(facts: Facts) -> str:
     refused = f"{relay} refused it for good with {_words(facts)}"
     if facts.suppression is None:
         return refused
-    target = facts.suppression.target
-    return f"{refused}; {target} is suppressed, until `outbox suppress --remove {target}`"
+    return f"{refused}; {facts.suppression.target} is suppressed, until {_lift(facts.suppression)}"
 
 
 def _exhausted(facts: Facts) -> str:
@@ -259,9 +263,8 @@ def _suppressed(facts: Facts) -> str:
     if facts.suppression is None:
         why = f" because {_quoted(facts.last_error)}" if facts.last_error else ""
         return f"its recipient was suppressed then{why} and is not any more; {_again(facts)}"
-    lift = f"`outbox suppress --remove {facts.suppression.target}` lifts that"
     then = f"; {WIPED}" if facts.wiped else f", then `outbox requeue {facts.id}`"
-    return f"{_suppressed_by(facts.suppression, facts.now)}; {lift}{then}"
+    return f"{_suppressed_by(facts.suppression, facts.now)}; {_lift(facts.suppression)} lifts that{then}"
 
 
 def _invalid(facts: Facts) -> str:
@@ -270,13 +273,24 @@ def _invalid(facts: Facts) -> str:
         return f"it cannot be sent as a message ({facts.last_error})"
     if last.stage is Stage.COMPOSE:
         return f"its workers died while they composed it, last with {_quoted(last.reply)}"
+    if last.code is None:
+        return f"it was not offered to relay {last.relay}: {last.reply}"
     return f"relay {last.relay} does not take such a message and said {_words(facts)}"
 
 
+def _lift(suppression: Suppression) -> str:
+    category = f" --category {suppression.category}" if suppression.category else ""
+    return f"`outbox suppress --remove {suppression.target}{category}`"
+
+
 def _suppressed_by(suppression: Suppression, now: datetime) -> str:
+    category = suppression.category
+    since = told(suppression.created_at, now)
+    if category and suppression.reason == subscriptions.reason(category):
+        return f"{suppression.target} {suppression.reason} at {since} ({suppression.source})"
     until = "for good" if suppression.until is None else f"until {told(suppression.until, now)}"
     return (
-        f"{suppression.target} has been suppressed since {told(suppression.created_at, now)} {until} "
+        f"{suppression.target} has been suppressed{f' for {category!r}' if category else ''} since {since} {until} "
         f"by {suppression.source} because {_quoted(suppression.reason)}"
     )
 

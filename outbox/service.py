@@ -7,17 +7,19 @@ Rolled back: no mail. Committed: it will be sent, whatever dies next. Nothing he
 network: after the commit, one call of `wake` tells the workers that there is something to do.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from outbox import enqueue, operations
+from outbox import enqueue, operations, superseding
 from outbox.attachments import Attachment
+from outbox.database import utcnow
 from outbox.draft import Draft, draft
 from outbox.errors import InvalidEmail
 from outbox.explaining import explain
@@ -25,6 +27,9 @@ from outbox.models import EmailAttachment, EmailContent, QueuedEmail
 from outbox.settings import Settings
 from outbox.states import OnUncertain, Priority
 from outbox.waking import WAKE, Wake, wake_after_commit
+
+BATCH = 1000
+"""Mails that a bulk has in memory at a time: fewer cost round trips, more bring nothing."""
 
 
 class EmailService:
@@ -66,59 +71,61 @@ class EmailService:
         idempotency_key: str | None = None,
         sensitive: bool = False,
         request_id: str | None = None,
+        supersedes: str | None = None,
+        collapse: str | None = None,
+        within: float | None = None,
     ) -> QueuedEmail:
         """Add a mail to the session: one content, and one row for each address in `to`, `cc` and `bcc`.
 
         Returns the row of the first recipient; `.content.recipients` holds them all. Addresses are strings, with a
         name or without; one, or a list of them. Times are aware. `priority` is high, normal or low. `scheduled_at`
         holds the mail back until then; after `expires_at` it is not sent any more. `on_uncertain` says what to do when
-        the relay may have had the mail: `retry` (risk a second copy) or `hold` (wait for a person).
+        the relay may have had the mail: `retry` (risk a second copy) or `hold` (wait for a person). A `category` of
+        OUTBOX_SUBSCRIPTIONS puts the recipient's unsubscribe link into the headers, and takes one recipient a mail.
+
+        `supersedes` is a key: of the mails that have it only the newest is sent, and the older ones that have not gone
+        are cancelled. `collapse` is a key, too: as long as a mail of it to the same recipient waits, a further one
+        takes it up and becomes a digest, whose template finds all their contexts, oldest first, in `contexts`. It goes
+        `within` so many seconds of the first.
 
         The same `idempotency_key` with the same mail returns the row that is there; with another mail it raises
         IdempotencyConflict. Anything that cannot be a mail raises InvalidEmail, naming the argument and its value;
         nothing is written then.
         """
-        checked = draft(
-            self._settings, to, subject, text=text, html=html, template=template, context=context, locale=locale,
-            from_email=from_email, reply_to=reply_to, cc=cc, bcc=bcc, headers=headers, attachments=attachments,
-            priority=priority, scheduled_at=scheduled_at, expires_at=expires_at, max_attempts=max_attempts,
-            on_uncertain=on_uncertain, category=category, idempotency_key=idempotency_key, sensitive=sensitive,
-            request_id=request_id,
-        )  # fmt: skip
-        content = EmailContent(**checked.content)
-        if idempotency_key is not None:
-            # At once and not at the flush: of two transactions with the same key, one waits here for the other.
-            written = self._insert_keyed(checked)
-            if written is None:
-                self._session.flush()  # its rows may be waiting in this very session
-                return self._session.get_one(
-                    QueuedEmail, enqueue.first_rows(self._connection(), [checked])[idempotency_key]
-                )
-            content = written
-        enqueue.store_blobs(self._connection(), [checked])
-        ends = enqueue.ends(self._connection(), [checked])
-        content.recipients = [QueuedEmail(**row) for row in enqueue.rows(checked, ends)]
-        content.attachments = [EmailAttachment(**link) for link in enqueue.links(checked)]
-        enqueue.wipe_if_born_dead(self._connection(), content, checked, ends)
-        self._session.add(content)
-        self._wake_after_commit()
-        return content.recipients[0]
+        mail: dict[str, Any] = {
+            "to": to, "subject": subject, "text": text, "html": html, "template": template, "context": context,
+            "locale": locale, "from_email": from_email, "reply_to": reply_to, "cc": cc, "bcc": bcc, "headers": headers,
+            "attachments": attachments, "priority": priority, "scheduled_at": scheduled_at, "expires_at": expires_at,
+            "max_attempts": max_attempts, "on_uncertain": on_uncertain, "category": category,
+            "idempotency_key": idempotency_key, "sensitive": sensitive, "request_id": request_id,
+            "supersedes": supersedes, "collapse": collapse, "within": within,
+        }  # fmt: skip
+        checked = draft(self._settings, **mail)
+        return self._add(checked) if collapse is None else self._collapse(checked, mail)
 
-    def queue_emails(self, mails: Iterable[Mapping[str, Any]]) -> list[int]:
+    def queue_emails(
+        self,
+        mails: Iterable[Mapping[str, Any]],
+        *,
+        progress: Callable[[int], object] | None = None,
+        **common: Any,
+    ) -> list[int]:
         """Queue many mails, each a mapping of `queue_email`'s arguments, at the speed of a bulk insert.
 
-        All are queued, or with an error none. Returns, in order, the id of each mail's first row; to load the rows
-        would cost more than to write them.
+        `common` are arguments of all of them: `queue_emails(({"to": u.email, "context": {"name": u.name}} for u in
+        users), template="news")`. All are queued, or with an error none. `mails` may be a generator: it is read a
+        thousand at a time, and `progress` is told after each how many are written. Returns, in order, the id of each
+        mail's first row; to load the rows would cost more than to write them.
         """
-        drafts = [self._numbered_draft(number, mail) for number, mail in enumerate(mails)]
-        if not drafts:
-            return []
         self._session.flush()
-        if all(d.content["idempotency_key"] is None for d in drafts):
-            return self._write(drafts)
+        ids: list[int] = []
         # Whether a key means another mail is only known for certain when the rest is written.
         with self._session.begin_nested():
-            return self._write(drafts)
+            for batch in _batches(enumerate(mails)):
+                ids += self._write([self._numbered_draft(number, mail, common) for number, mail in batch])
+                if progress is not None:
+                    progress(len(ids))
+        return ids
 
     def cancel(self, id_: int) -> None:
         """Call a pending mail back. Raises NotPossible if it is not there or not pending (any more)."""
@@ -138,9 +145,55 @@ class EmailService:
         self._session.flush()  # the row may be waiting in this very session
         if not move(self._connection(), [id_]):
             raise operations.refusal(self._connection(), id_, wish)
-        row = self._session.identity_map.get(self._session.identity_key(QueuedEmail, id_))
-        if row is not None:
-            self._session.expire(row)  # it must not go on saying what is not so any more
+        self._expire([id_])
+
+    def _expire(self, ids: Iterable[int]) -> None:
+        """Rows that the session may hold, and that must not go on saying what is not so any more."""
+        for id_ in ids:
+            row = self._session.identity_map.get(self._session.identity_key(QueuedEmail, id_))
+            if row is not None:
+                self._session.expire(row)
+
+    def _add(self, checked: Draft) -> QueuedEmail:
+        """The first row of the new mail, or of the one that has its idempotency key."""
+        content = EmailContent(**checked.content)
+        key, supersedes = checked.content["idempotency_key"], checked.row["supersedes"]
+        if key is not None:
+            # At once and not at the flush: of two transactions with the same key, one waits here for the other.
+            written = self._insert_keyed(checked)
+            if written is None:
+                self._session.flush()  # its rows may be waiting in this very session
+                return self._session.get_one(QueuedEmail, enqueue.first_rows(self._connection(), [checked])[key])
+            content = written
+        enqueue.store_blobs(self._connection(), [checked])
+        ends = enqueue.ends(self._connection(), [checked])
+        content.recipients = [QueuedEmail(**row) for row in enqueue.rows(checked, ends)]
+        content.attachments = [EmailAttachment(**link) for link in enqueue.links(checked)]
+        enqueue.wipe_if_born_dead(self._connection(), content, checked, ends)
+        self._session.add(content)
+        if supersedes is not None:
+            self._session.flush()
+            self._supersede([supersedes])
+        self._wake_after_commit()
+        return content.recipients[0]
+
+    def _collapse(self, checked: Draft, mail: Mapping[str, Any]) -> QueuedEmail:
+        """The same for a mail that collapses: it takes up the digest that waits, or begins one."""
+        assert checked.within is not None
+        ((_, recipient),) = checked.recipients
+        self._session.flush()
+        with self._session.begin_nested() as nested:
+            now = self._connection().execute(sa.select(utcnow())).scalar_one()
+            due = now + timedelta(seconds=checked.within)
+            digest = superseding.take_over(self._connection(), mail["collapse"], recipient, mail["template"])
+            if digest is not None:
+                checked, due = draft(self._settings, **mail, earlier=digest.contexts), digest.due
+                self._expire(digest.ids)
+            checked.row.update(scheduled_at=due, next_attempt_at=due)
+            row = self._add(checked)
+            if row.content.message_id != checked.content["message_id"]:
+                nested.rollback()  # its key is taken: this very mail was queued before, and nothing is to be taken up
+        return row
 
     def _write(self, drafts: Sequence[Draft]) -> list[int]:
         connection = self._connection()
@@ -149,6 +202,7 @@ class EmailService:
         enqueue.insert_attachments(connection, new)
         firsts = enqueue.insert_rows(connection, new)
         there = enqueue.first_rows(connection, [d for d in drafts if d.content["message_id"] not in ids])
+        self._supersede({d.row["supersedes"] for _, d in new} - {None})
         if new:
             self._wake_after_commit()
         return [
@@ -158,15 +212,24 @@ class EmailService:
             for d in drafts
         ]
 
-    def _numbered_draft(self, number: int, mail: Mapping[str, Any]) -> Draft:
+    def _supersede(self, keys: Collection[str]) -> None:
+        if keys:
+            self._expire(superseding.supersede(self._connection(), keys))
+
+    def _numbered_draft(self, number: int, mail: Mapping[str, Any], common: Mapping[str, Any]) -> Draft:
         try:
-            return draft(self._settings, **mail)
+            checked = draft(self._settings, **{**common, **mail})
         except InvalidEmail as error:
             raise type(error)(f"mails[{number}].{error.field}", error.value, error.problem) from error
         except TypeError as error:
             # Their names only: one of the values may be a secret.
             given = list(mail) if isinstance(mail, Mapping) else mail
             raise InvalidEmail(f"mails[{number}]", given, f"give the arguments of queue_email ({error})") from error
+        if checked.within is not None:
+            raise InvalidEmail(
+                f"mails[{number}].collapse", checked.row["collapse"], "queue a mail that collapses with queue_email"
+            )
+        return checked
 
     def _insert_keyed(self, checked: Draft) -> EmailContent | None:
         """The new content, or None if the key is taken."""
@@ -184,6 +247,12 @@ class EmailService:
     def _wake_after_commit(self) -> None:
         if self._wake is not None:
             wake_after_commit(self._session, self._wake)
+
+
+def _batches(mails: Iterable[tuple[int, Mapping[str, Any]]]) -> Iterator[list[tuple[int, Mapping[str, Any]]]]:
+    iterator = iter(mails)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
 
 
 @cache

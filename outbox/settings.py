@@ -3,9 +3,19 @@
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from limits import RateLimitItem
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -29,6 +39,38 @@ Listed = BeforeValidator(
 """Several, separated by commas. With `NoDecode`, or pydantic takes the text for JSON."""
 Rate = Annotated[RateLimitItem, BeforeValidator(parse_rate)]
 """Mails in a time: `14/second`."""
+
+LONGEST_CATEGORY = 63
+"""Of a subscription: its name is a label of the List-Id, and stands in every link."""
+LONGEST_LINK = 400
+"""Of `OUTBOX_UNSUBSCRIBE_URL`: with the token for the longest address (some 460 characters) it fits a header's line."""
+SHORTEST_KEY = 32
+"""Characters of a signing key: 128 bits and more, however it was made."""
+
+_CATEGORY = re.compile(rf"(?=.{{1,{LONGEST_CATEGORY}}}\Z)[a-z0-9]+(?:[_-]+[a-z0-9]+)*")
+_LINK = re.compile(r"https?://[!#-;=?-~]+", re.IGNORECASE)  # what a URL holds, and a header in angle brackets can
+
+
+def _category(value: str) -> str:
+    if not _CATEGORY.fullmatch(value):
+        raise ValueError(
+            f"a subscription has a name of up to {LONGEST_CATEGORY} letters a-z, digits, _ and - between them, such as "
+            "product-news: it stands in the List-Id header"
+        )
+    return value
+
+
+def _signing_key(value: SecretStr) -> SecretStr:
+    if len(value) < SHORTEST_KEY:
+        raise ValueError(
+            f"a signing key has {SHORTEST_KEY} characters or more; make one with "
+            "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return value
+
+
+Category = Annotated[str, AfterValidator(_category)]
+SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]
 
 MAKE_A_KEY = 'python -c "from cryptography.fernet import Fernet as F; print(F.generate_key().decode())" makes one'
 """For `OUTBOX_ENCRYPTION_KEYS`."""
@@ -111,11 +153,11 @@ class Settings(BaseSettings):
 
     outbox_templates: Annotated[tuple[str, ...], NoDecode, Listed] = ("templates/email",)
     """Where templates are looked for, the first that has one wins: folders, or `package:folder` in a Python package."""
-    outbox_subscriptions: Annotated[tuple[str, ...], NoDecode, Listed] = ()
+    outbox_subscriptions: Annotated[tuple[Category, ...], NoDecode, Listed] = ()
     """The categories that a recipient can unsubscribe from. All others are transactional."""
     outbox_unsubscribe_url: str | None = None
     """Where the application answers `GET` and `POST` of `URL/<token>`: `https://shop.example/unsubscribe`."""
-    outbox_signing_keys: Annotated[tuple[SecretStr, ...], NoDecode, Listed] = ()
+    outbox_signing_keys: Annotated[tuple[SigningKey, ...], NoDecode, Listed] = ()
     """Sign the links of mails. The first signs; links that the others have signed stay valid."""
     outbox_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, Listed] = ()
     """Fernet keys for sensitive mail. The first encrypts; what the others have encrypted can still be read."""
@@ -160,6 +202,33 @@ class Settings(BaseSettings):
         if not name or not name.isprintable():
             raise ValueError("an environment has a name on one line, such as production")
         return name
+
+    @field_validator("outbox_unsubscribe_url")
+    @classmethod
+    def _unsubscribe_url_takes_a_token(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            fits = _LINK.fullmatch(value) and parts.hostname and parts.username is None and parts.port != 0
+        except ValueError:
+            fits = False
+        if not fits or "?" in value or "#" in value or len(value) > LONGEST_LINK:
+            raise ValueError(
+                f"give an address of at most {LONGEST_LINK} ASCII characters that a token can be appended to, without "
+                "user, query or fragment, such as https://shop.example/unsubscribe"
+            )
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _subscriptions_have_a_link(self) -> Self:
+        needed = ("outbox_unsubscribe_url", "outbox_signing_keys")
+        missing = [name.upper() for name in needed if not getattr(self, name)]
+        if self.outbox_subscriptions and missing:
+            raise ValueError(
+                f"OUTBOX_SUBSCRIPTIONS is set and {' and '.join(missing)} not: each of their mails has a signed link"
+            )
+        return self
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:

@@ -100,12 +100,17 @@ UPDATE email_queue
 RETURNING email_queue.id"""
 
 
+def _gone(sql: Words) -> str:
+    return f"""
+SELECT q.recipient, q.last_error, a.relay FROM email_queue AS q
+  JOIN email_attempts AS a ON a.email_id = q.id AND a.number = q.claims
+ WHERE q.id {sql.among(sql.numbers(":ids"))} ORDER BY q.id"""
+
+
 def _suppress(sql: Words) -> str:
     return f"""
-INSERT INTO email_suppressions (target, reason, source)
-SELECT DISTINCT lower(q.recipient), q.last_error, a.relay FROM email_queue AS q
-  JOIN email_attempts AS a ON a.email_id = q.id AND a.number = q.claims
- WHERE q.id {sql.among(sql.numbers(":ids"))}
+INSERT INTO email_suppressions (target, category, reason, source)
+SELECT target, '', reason, source FROM {sql.lines(":lines", target="text", reason="text", source="text")} WHERE true
 ON CONFLICT (target, category) DO UPDATE
    SET reason = excluded.reason, source = excluded.source, until = NULL, created_at = {sql.now}
  WHERE email_suppressions.until <= {sql.now}"""
@@ -157,6 +162,7 @@ _SETTLE = Statement(_settle)
 _SETTLE_LATE = Statement(_settle_late)
 _CORRECT = Statement(_correct)
 _KNOWN_AS_SENT = Statement(_known_as_sent)
+_GONE = Statement(_gone)
 _SUPPRESS = Statement(_suppress)
 _RECORD = Statement(_record)
 
@@ -174,11 +180,22 @@ def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[
         _RECORD(connection, lines=as_lines(attempts))
     gone = [s.id for s in settlements if s.suppress and s.id in ours]
     if gone:
-        _SUPPRESS(connection, ids=json.dumps(gone))
+        _suppress_all(connection, gone)
     ended = [s.id for s in settlements if s.sensitive and s.status in FINAL and s.id in ours]
     if ended:
         wiping.wipe(connection, ended)
     return ours
+
+
+def _suppress_all(connection: sa.Connection, ids: Sequence[int]) -> None:
+    """The recipients of these mails, each once: two of its mails may be settled together, with the relay's two replies.
+
+    In Python, since the databases differ in which letters `lower` knows. By name, lest two transactions wait for each
+    other.
+    """
+    found = {row.recipient.lower(): row for row in _GONE(connection, ids=json.dumps(ids))}
+    lines = [{"target": name, "reason": row.last_error, "source": row.relay} for name, row in sorted(found.items())]
+    _SUPPRESS(connection, lines=json.dumps(lines))
 
 
 def settle_late(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:

@@ -1,8 +1,9 @@
 """Who must not get mail, and since when, why, and on whose word.
 
-A target is an address, or a domain for every address in it; its subdomains are not in it. Asked when a mail is queued,
-and again when it is sent. Letter case does not matter: hardly a host tells `Ada@` from `ada@`, and to write to somebody
-who asked us not to is worse than to spare somebody else.
+A target is an address, or a domain for every address in it; its subdomains are not in it. A line with a category stops
+the mail of that category alone, one without stops all. Asked when a mail is queued, and again when it is sent. Letter
+case does not matter: hardly a host tells `Ada@` from `ada@`, and to write to somebody who asked us not to is worse than
+to spare somebody else.
 """
 
 import json
@@ -26,42 +27,53 @@ class Suppression(NamedTuple):
     source: str
     until: datetime | None
     created_at: datetime
+    category: str = ""
+    """Empty: all mail."""
+
+
+Question = tuple[str, str | None]
+"""An address, and the category of the mail to it, if that is one that can be unsubscribed from."""
 
 
 def _covering(sql: Words) -> str:
     return f"""
-SELECT target, reason, source, until, created_at FROM email_suppressions
+SELECT target, reason, source, until, created_at, category FROM email_suppressions
  WHERE target {sql.among(sql.texts(":targets"))} AND (until IS NULL OR until > {sql.now})"""
 
 
 _COVERING = Statement(_covering, until=UtcDateTime, created_at=UtcDateTime)
 
 
-def find(connection: sa.Connection, addresses: Iterable[str]) -> dict[str, str]:
-    """Address, as given -> why it must not get mail now. Whoever may get it is not among them."""
-    return {address: found.reason for address, found in covering(connection, addresses).items()}
+def find(connection: sa.Connection, questions: Iterable[Question]) -> dict[Question, str]:
+    """Question, as asked -> why that mail must not go now. What may go is not among them."""
+    return {question: found.reason for question, found in covering(connection, questions).items()}
 
 
-def covering(connection: sa.Connection, addresses: Iterable[str]) -> dict[str, Suppression]:
-    """The same with all that is known of it. One query, along the primary key, for however many addresses.
+def covering(connection: sa.Connection, questions: Iterable[Question]) -> dict[Question, Suppression]:
+    """The same with all that is known of it. One query, along the primary key, for however many questions.
 
-    Where the address and its domain are both suppressed, the address's own line answers.
+    A line that stops all mail answers before one of a category, and the address's own before its domain's.
     """
-    targets = {address: (address.lower(), _domain(address.lower())) for address in addresses}
-    if not targets:
+    lines = {question: _lines(*question) for question in questions}
+    if not lines:
         return {}
-    asked = sorted({target for pair in targets.values() for target in pair})
+    asked = sorted({target for keys in lines.values() for target, _ in keys})
     found = _COVERING(connection, targets=json.dumps(asked))
-    there = {line.target: Suppression._make(line) for line in found}
-    return {
-        address: there[own] if own in there else there[domain]
-        for address, (own, domain) in targets.items()
-        if own in there or domain in there
-    }
+    there = {(line.target, line.category): Suppression._make(line) for line in found}
+    answers = {question: next((key for key in keys if key in there), None) for question, keys in lines.items()}
+    return {question: there[key] for question, key in answers.items() if key is not None}
 
 
-def add(connection: sa.Connection, target: str, reason: str, source: str, until: datetime | None = None) -> Suppression:
-    """Suppress an address or a domain; one that is there gets the new reason, source and end.
+def add(
+    connection: sa.Connection,
+    target: str,
+    reason: str,
+    source: str,
+    until: datetime | None = None,
+    *,
+    category: str = "",
+) -> Suppression:
+    """Suppress an address or a domain; a line that is there gets the new reason, source and end.
 
     Raises InvalidAddress for what is neither, and InvalidEmail for a reason that says nothing and an end in the past.
     """
@@ -72,22 +84,23 @@ def add(connection: sa.Connection, target: str, reason: str, source: str, until:
     values = {"reason": reason, "source": source, "until": until}
     added = (
         insert(EmailSuppression, connection)
-        .values(target=spelled(target), **values)
+        .values(target=spelled(target), category=category, **values)
         .on_conflict_do_update(index_elements=["target", "category"], set_=values)
         .returning(*_COLUMNS)
     )
     return Suppression._make(connection.execute(added).one())
 
 
-def remove(connection: sa.Connection, target: str) -> bool:
-    """Let the target have mail again. Whether there was such a line; what died of it stays dead until requeued."""
-    gone = sa.delete(EmailSuppression).where(EmailSuppression.target == spelled(target)).returning(*_COLUMNS)
+def remove(connection: sa.Connection, target: str, category: str = "") -> bool:
+    """Remove that one line. Whether there was such a line; what died of it stays dead until requeued."""
+    s = EmailSuppression
+    gone = sa.delete(s).where(s.target == spelled(target), s.category == category).returning(s.target)
     return connection.execute(gone).first() is not None
 
 
 def listed(connection: sa.Connection) -> Sequence[Suppression]:
     """All of them by name, those that are over included."""
-    query = sa.select(*_COLUMNS).order_by(EmailSuppression.target)
+    query = sa.select(*_COLUMNS).order_by(EmailSuppression.target, EmailSuppression.category)
     return [Suppression._make(row) for row in connection.execute(query)]
 
 
@@ -104,5 +117,8 @@ def spelled(target: str) -> str:
 _COLUMNS = tuple(getattr(EmailSuppression, name) for name in Suppression._fields)
 
 
-def _domain(address: str) -> str:
-    return address.rpartition("@")[2]
+def _lines(address: str, category: str | None) -> list[tuple[str, str]]:
+    """The keys of the lines that would stop such a mail, the first that is there answers."""
+    own = address.lower()
+    categories = ("", category) if category else ("",)
+    return [(target, name) for name in categories for target in (own, own.rpartition("@")[2])]

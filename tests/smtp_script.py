@@ -29,6 +29,8 @@ class Mail:
     data: bytes
     connection: int
     at: float
+    parameters: tuple[str, ...] = ()
+    """Of MAIL."""
 
     @property
     def recipient(self) -> str:

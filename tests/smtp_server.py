@@ -34,6 +34,9 @@ from tests.smtp_script import Delay, Event, Mail, Reaction, Script, by_recipient
 from tests.smtp_session import Session
 
 HOST = "127.0.0.1"
+USUAL = ("SIZE 50000000", "8BITMIME", "ENHANCEDSTATUSCODES")
+EAI = (*USUAL, "SMTPUTF8")
+"""The extensions of a relay that takes addresses in any script."""
 
 
 class SmtpServer:
@@ -45,7 +48,7 @@ class SmtpServer:
         *,
         port: int = 0,
         pipelining: bool = True,
-        extensions: tuple[str, ...] = ("SIZE 50000000", "8BITMIME", "ENHANCEDSTATUSCODES"),
+        extensions: tuple[str, ...] = USUAL,
         starttls: ssl.SSLContext | None = None,
         tls: ssl.SSLContext | None = None,
         login: tuple[str, str] | None = None,
@@ -54,6 +57,7 @@ class SmtpServer:
     ) -> None:
         """`starttls` offers it with that certificate, `tls` speaks it from the start, `login` demands AUTH PLAIN.
 
+        `extensions` are those besides PIPELINING; with SMTPUTF8 they are `EAI`.
         `strict=False` is for scripts that lead a client astray: what it then says wrong is the script's fault.
         """
         self.host, self.port = HOST, port
@@ -173,7 +177,16 @@ def read_log(path: Path) -> list[Mail]:
         return []
     *lines, _unfinished = path.read_text("ascii").split("\n")
     return [
-        Mail(**(fields | {"recipients": tuple(fields["recipients"]), "data": fields["data"].encode("latin-1")}))
+        Mail(
+            **(
+                fields
+                | {
+                    "recipients": tuple(fields["recipients"]),
+                    "parameters": tuple(fields["parameters"]),
+                    "data": fields["data"].encode("latin-1"),
+                }
+            )
+        )
         for fields in map(json.loads, lines)
     ]
 

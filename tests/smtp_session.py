@@ -38,6 +38,7 @@ class Session(asyncio.Protocol):
 
     transport: asyncio.Transport
     sender: str | None
+    parameters: tuple[str, ...]  # of the last MAIL
     asked: str | None  # the last recipient that was named, taken or not
     recipients: list[str]
     in_body: bool
@@ -85,10 +86,10 @@ class Session(asyncio.Protocol):
             return False
         line = bytes(self.buffer[:end])
         del self.buffer[: end + 2]
-        if not line.isascii() or not line.decode("ascii").isprintable() or len(line) > _LONGEST_COMMAND - 2:
+        if not _is_command(line):
             self._violation("not a command line", line)
             return False
-        verb, _, argument = line.decode("ascii").partition(" ")
+        verb, _, argument = line.decode().partition(" ")
         verb = verb.upper()
         if self.buffer and (not self.server.pipelining or verb in _LAST_IN_GROUP):
             self._violation("more was sent before the reply to", line)
@@ -104,9 +105,24 @@ class Session(asyncio.Protocol):
             return
         if path is not None:
             argument = path[1]
+            parameters = tuple(path[2].upper().split())
+            if verb == "MAIL":
+                self.parameters = parameters
+            if not self._allows(argument, parameters):
+                self._violation("SMTPUTF8 was not offered, or not asked for, in", f"{verb} {argument}".encode())
+                return
         if verb == "RCPT":
             self.asked = argument
         self._react(verb, argument, self._friendly(verb, argument))
+
+    def _allows(self, address: str, parameters: tuple[str, ...]) -> bool:
+        """RFC 6531: SMTPUTF8 where it was offered, with an 8-bit body, and no such address without it."""
+        asked = "SMTPUTF8" in self.parameters
+        if {"SMTPUTF8", "BODY=8BITMIME"} & set(parameters) and not {"SMTPUTF8", "8BITMIME"} <= set(
+            self.server.extensions
+        ):
+            return False
+        return asked == ("BODY=8BITMIME" in self.parameters) and (asked or address.isascii())
 
     def _friendly(self, verb: str, argument: str) -> Reaction:
         """The answer of a relay in good mood, to a client that minds the order."""
@@ -156,6 +172,8 @@ class Session(asyncio.Protocol):
             self._violation("more was sent behind the dot", bytes(self.buffer))
         elif _is_malformed(body):
             self._violation("a bare CR or LF, a dot that is not doubled or an endless line in", body)
+        elif not body.isascii() and "BODY=8BITMIME" not in self.parameters:
+            self._violation("8 bits, and no BODY=8BITMIME, in", body)
         else:
             self.body = re.sub(rb"(\A|\n)\.\.", rb"\1.", body) if b".." in body else body
             self._react("DOT", "", _FRIENDLY["DOT"])
@@ -260,11 +278,14 @@ class Session(asyncio.Protocol):
         if verb == "DOT":
             if accept:
                 assert self.sender is not None
-                self.server.accept(Mail(self.sender, tuple(self.recipients), self.body, self.number, time.time()))
+                self.server.accept(
+                    Mail(self.sender, tuple(self.recipients), self.body, self.number, time.time(), self.parameters)
+                )
             self._forget()
 
     def _forget(self) -> None:
         self.sender = None
+        self.parameters = ()
         self.asked = None
         self.recipients = []
         self.in_body = False
@@ -286,6 +307,14 @@ class Session(asyncio.Protocol):
     def _violation(self, what: str, where: bytes) -> None:
         self.server.violations.append(f"{what} {where[:200]!r}")
         self.transport.abort()
+
+
+def _is_command(line: bytes) -> bool:
+    """UTF-8 (RFC 6531) may stand in it, if in an address."""
+    try:
+        return line.decode().isprintable() and len(line) <= _LONGEST_COMMAND - 2
+    except UnicodeDecodeError:
+        return False
 
 
 def _is_malformed(body: bytes) -> bool:

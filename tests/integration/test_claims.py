@@ -282,6 +282,14 @@ class TestSuppress:
         assert settle(engine, self.gone(one), self.gone(two)) == {one, two}
         assert [row.reason for row in self.suppressions(engine)] == ["asked for it"]
 
+    def test_two_mails_to_it_at_once_with_two_replies(self, engine: sa.Engine) -> None:
+        one, two = (
+            rows.leased(engine, Status.SENDING, "own", recipient=r)[0] for r in ("Ann@x.example", "ann@x.example")
+        )
+        other = self.gone(two)._replace(last_error="rcpt: 5.1.1 no such user (id 2)")
+        assert settle(engine, self.gone(one), other) == {one, two}
+        assert [row.target for row in self.suppressions(engine)] == ["ann@x.example"]
+
 
 class TestSettle:
     def test_sent(self, engine: sa.Engine) -> None:

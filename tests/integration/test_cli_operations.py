@@ -20,6 +20,7 @@ from tests import rows
 from tests.rows import from_now
 from tests.smtp_script import Reply
 from tests.smtp_server import SmtpServer
+from tests.subscribing import SUBSCRIBED
 
 Cli = Callable[..., Result]
 
@@ -212,18 +213,51 @@ def test_suppress_list_and_remove(cli: Cli, engine: sa.Engine) -> None:
     assert "for good" in lines[1]
     assert who() in lines[1]
     found = json.loads(done(cli("suppress", "--list", "--json")))
-    assert list(found[0]) == ["target", "reason", "source", "until", "created_at"]
+    assert list(found[0]) == ["target", "reason", "source", "until", "created_at", "category"]
     assert (found[0]["source"], found[0]["until"]) == (who(), None)
 
     assert done(cli("suppress", "--remove", "ANN@x.example")) == (
         "ann@x.example gets mail again; what died of it can be requeued.\n"
     )
     refused(
-        cli("suppress", "--remove", "ann@x.example"), 1, "ann@x.example is not suppressed: `outbox suppress --list`"
+        cli("suppress", "--remove", "ann@x.example"),
+        1,
+        "ann@x.example is not suppressed for all mail: `outbox suppress --list`",
     )
-    assert json.loads(done(cli("suppress", "--remove", "y.example", "--json"))) == {"removed": "y.example"}
+    assert json.loads(done(cli("suppress", "--remove", "y.example", "--json"))) == {
+        "removed": "y.example",
+        "category": "",
+    }
     with engine.begin() as connection:
         assert suppressions.listed(connection) == []
+
+
+def test_suppress_a_category(cli: Cli, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SUBSCRIBED.items():
+        monkeypatch.setenv(name.upper(), value)
+    assert done(cli("suppress", "Ann@X.example", "--reason", "too much", "--category", "news")) == (
+        "No mail of 'news' goes to ann@x.example until `outbox suppress --remove ann@x.example --category news`.\n"
+    )
+    done(cli("suppress", "ann@x.example", "--reason", "bounced"))
+    assert [line.split()[1] for line in done(cli("suppress", "--list")).splitlines()] == ["Mail", "all", "news"]
+    assert [line["category"] for line in json.loads(done(cli("suppress", "--list", "--json")))] == ["", "news"]
+    done(cli("suppress", "--remove", "ann@x.example"))
+
+    rows.add(engine, recipient="ann@x.example", category="news")
+    rows.add(engine, recipient="ann@x.example", category="receipt")
+    said = done(cli("why", "1"))
+    assert "will not be sent, for ann@x.example has been suppressed for 'news' since" in said
+    assert 'because "too much"' in said
+    assert "waits for a worker" in done(cli("why", "2"))
+
+    assert done(cli("suppress", "--remove", "ann@x.example", "--category", "news")) == (
+        "ann@x.example gets mail of 'news' again; what died of it can be requeued.\n"
+    )
+    refused(
+        cli("suppress", "--remove", "ann@x.example", "--category", "news"),
+        1,
+        "ann@x.example is not suppressed for mail of 'news': ",
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,6 +271,8 @@ def test_suppress_list_and_remove(cli: Cli, engine: sa.Engine) -> None:
         (["no one", "--reason", "x"], "target='no one': give an address, or a domain such as example.com"),
         (["--remove", "no one"], "target='no one': "),
         (["ann@x.example", "--list"], "--list takes nothing beside it"),
+        (["--list", "--category", "news"], "--list takes nothing beside it"),
+        (["ann@x.example", "--category", "receipt", "--reason", "x"], "'receipt' is not in OUTBOX_SUBSCRIPTIONS, so"),
         (["ann@x.example", "--remove", "--reason", "x"], "--remove takes neither --reason nor --until"),
         (["ann@x.example", "--reason", "x", "--until", "2020-01-01T00:00Z"], "give a time to come"),
         (["ann@x.example", "--reason", "x", "--until", "tomorrow"], "'tomorrow' is not an ISO 8601 time"),

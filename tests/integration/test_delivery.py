@@ -224,9 +224,10 @@ def test_a_mail_that_cannot_be_composed_does_not_stop_the_others(engine: sa.Engi
     assert rows.statuses(engine, ids) == ["sent", "dead", "dead", "sent", "dead"]
     for id_ in (purged, unbreakable, foreign):
         row = rows.row(engine, id_)
-        assert (row.dead_reason, row.attempts) == ("invalid", 0)
+        assert (row.dead_reason, row.attempts) == ("invalid", int(id_ == foreign))
         assert row.last_error
     assert "neither text nor HTML" in rows.row(engine, purged).last_error
+    assert "\u00e4da@example.com needs SMTPUTF8 (RFC 6531), which relay" in rows.row(engine, foreign).last_error
 
 
 def test_an_attachment_that_is_gone(engine: sa.Engine) -> None:

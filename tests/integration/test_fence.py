@@ -31,7 +31,16 @@ def test_a_redirected_mail_names_who_would_have_got_it() -> None:
     assert message.get_payload() == "Hello, Ada\r\n"
 
 
-@pytest.mark.parametrize("recipient", ["a@b\r\nBcc: x@example.com", "a\0@b", "ä@b"])
+@pytest.mark.parametrize("recipient", ["jörg@example.com", f"{'ö' * 32}@{'.'.join(['x' * 60] * 3)}.example"])
+def test_a_recipient_that_is_not_ascii_is_named_in_ascii(recipient: str) -> None:
+    """A redirect must not ask for a relay with SMTPUTF8 where the mail itself does not."""
+    _, data = fence.redirected(Settings.load(outbox_redirect_to="qa@example.org"), recipient, MAIL)
+    assert data.isascii()
+    assert max(map(len, data.split(b"\r\n"))) <= 76
+    assert message_from_bytes(data, policy=SMTP)["X-Original-To"] == recipient
+
+
+@pytest.mark.parametrize("recipient", ["a@b\r\nBcc: x@example.com", "a\0@b", "ä@b\r\nBcc: x", "a\u2028@b", "\ud800@b"])
 def test_a_recipient_cannot_write_headers(recipient: str) -> None:
     with pytest.raises(InvalidAddress):
         fence.redirected(Settings.load(outbox_redirect_to="qa@example.org"), recipient, MAIL)

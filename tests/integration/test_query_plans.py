@@ -132,7 +132,7 @@ def run_each(connection: sa.Connection, check: Check) -> None:
     ids = list(claim.ids[Priority.NORMAL])
     assert len(load(connection, ids, claim.token)) == 100
     check("pk_email_queue", "pk_email_contents")
-    assert suppressions.find(connection, ["7@example.com", "ann@example.com"])
+    assert suppressions.find(connection, [("7@example.com", "news"), ("ann@example.com", None)])
     check("pk_email_suppressions")
     assert len(claims.begin(connection, [Begin(id_, claim.token, "own", "relay:25") for id_ in ids], LEASE)) == 100
     check("pk_email_queue")

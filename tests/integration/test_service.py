@@ -162,6 +162,37 @@ def test_no_mails(sessions: sessionmaker[Session], engine: sa.Engine) -> None:
 # --- What is written
 
 
+def test_a_bulk_is_read_and_written_in_batches_of_one_transaction(
+    engine: sa.Engine, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox.service.BATCH", 2)
+    read: list[int] = []
+    heard: list[tuple[int, int]] = []
+
+    def mails(count: int, bad: int | None = None) -> Iterator[dict[str, Any]]:
+        for number in range(count):
+            read.append(number)
+            yield {"to": "nobody" if number == bad else f"u{number}@example.com"}
+
+    with sessions.begin() as session:
+        said: dict[str, Any] = {"subject": "News", "text": "None.", "priority": "low"}
+        ids = service(session).queue_emails(mails(5), progress=lambda done: heard.append((done, len(read))), **said)
+    assert heard == [(2, 2), (4, 4), (5, 5)], "mails written, and read by then"
+    assert [(row["id"], row["recipient"], row["priority"]) for row in rows(engine, QueuedEmail)] == [
+        (id_, f"u{number}@example.com", 2) for number, id_ in enumerate(ids)
+    ]
+    with sessions() as session, session.begin(), pytest.raises(InvalidAddress, match=r"^mails\[3\]\.to='nobody'"):
+        service(session).queue_emails(mails(5, bad=3), **said)
+    assert len(rows(engine, QueuedEmail)) == len(ids), "not even the batch before"
+
+
+def test_what_a_mail_says_itself_comes_before_what_all_of_them_say(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        ids = service(session).queue_emails([MAIL, MAIL | {"subject": "Own"}], **(MAIL | {"category": "news"}))
+        found = [session.get_one(QueuedEmail, id_) for id_ in ids]
+        assert [(row.subject, row.category) for row in found] == [("Hello", "news"), ("Own", "news")]
+
+
 def test_one_row_a_recipient_and_a_bcc_in_no_header(sessions: sessionmaker[Session], engine: sa.Engine) -> None:
     with sessions.begin() as session:
         row = service(session).queue_email(
@@ -188,7 +219,11 @@ def test_one_row_a_recipient_and_a_bcc_in_no_header(sessions: sessionmaker[Sessi
         ("bcc", "dee@example.com"),
     ]
     assert "dee@" not in repr(content)
-    assert list(content["headers"].items()) == [("X-B", "b"), ("X-A", "a")]
+    assert list(content["headers"].items()) == [
+        ("X-B", "b"),
+        ("X-A", "a"),
+        ("Auto-Submitted", "auto-generated"),
+    ]
     for one in queued:
         assert one["content_id"] == content["id"]
         assert (one["subject"], one["category"], one["request_id"]) == ("Hello", "billing", "r-1")

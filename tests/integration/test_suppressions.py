@@ -28,6 +28,13 @@ def connection(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection
 
 
+def find(connection: sa.Connection, *addresses: str, category: str | None = None) -> dict[str, str]:
+    """Address -> why mail, of that subscription if there is one, must not go to it."""
+    found = suppressions.find(connection, [(address, category) for address in addresses])
+    assert {asked for _, asked in found} <= {category}
+    return {address: reason for (address, _), reason in found.items()}
+
+
 def over(engine: sa.Engine, target: str) -> None:
     """It was suppressed until a minute ago."""
     with engine.begin() as connection:
@@ -38,25 +45,50 @@ def over(engine: sa.Engine, target: str) -> None:
 
 
 def test_an_address_in_whatever_case_a_domain_and_no_subdomain(connection: sa.Connection) -> None:
-    assert suppressions.find(connection, [ANN, BOB]) == {}
+    assert find(connection, ANN, BOB) == {}
     suppressions.add(connection, "ann@x.EXAMPLE", "bounced", "mx1:25")
     suppressions.add(connection, "Y.example", "asked us to stop", "ada@office")
-    found = suppressions.find(connection, [ANN, "anna@x.example", BOB, SUB])
+    found = find(connection, ANN, "anna@x.example", BOB, SUB)
     assert found == {ANN: "bounced", BOB: "asked us to stop"}
-    assert suppressions.find(connection, []) == {}
+    assert find(connection) == {}
 
 
 def test_the_address_answers_before_its_domain(connection: sa.Connection) -> None:
     suppressions.add(connection, "y.example", "the domain", "ada@office")
     suppressions.add(connection, BOB, "he himself", "ada@office")
-    assert suppressions.find(connection, [BOB]) == {BOB: "he himself"}
+    assert find(connection, BOB) == {BOB: "he himself"}
+
+
+def test_a_category_stops_its_own_mail_alone(connection: sa.Connection) -> None:
+    suppressions.add(connection, ANN, "too much", "ada@office", category="news")
+    suppressions.add(connection, "y.example", "no advertising", "ada@office", category="offers")
+    assert find(connection, ANN, BOB, category="news") == {ANN: "too much"}
+    assert find(connection, ANN, BOB, category="offers") == {BOB: "no advertising"}
+    assert find(connection, ANN, BOB, category=None) == {}
+    both = suppressions.find(connection, [(ANN, "news"), (ANN, None), (BOB, "news"), (BOB, "offers")])
+    assert both == {(ANN, "news"): "too much", (BOB, "offers"): "no advertising"}
+
+
+def test_what_stops_all_mail_answers_first_and_goes_by_itself(connection: sa.Connection) -> None:
+    suppressions.add(connection, BOB, "too much", "ada@office", category="news")
+    suppressions.add(connection, BOB, "bounced", "mx1:25")
+    assert find(connection, BOB, category="news") == find(connection, BOB) == {BOB: "bounced"}
+    suppressions.add(connection, "y.example", "closed", "ada@office")
+    assert suppressions.remove(connection, BOB)
+    assert find(connection, BOB, category="news") == {BOB: "closed"}
+    assert suppressions.remove(connection, "y.example")
+    assert find(connection, BOB, category="news") == {BOB: "too much"}
+    assert find(connection, BOB) == {}
+    assert not suppressions.remove(connection, BOB, "offers")
+    assert suppressions.remove(connection, BOB, "news")
+    assert suppressions.listed(connection) == []
 
 
 def test_until_is_the_end(engine: sa.Engine) -> None:
     over(engine, BOB)
     with engine.begin() as connection:
         suppressions.add(connection, "x.example", "for a while", "ada@office", from_now(60))
-        assert suppressions.find(connection, [ANN, BOB]) == {ANN: "for a while"}
+        assert find(connection, ANN, BOB) == {ANN: "for a while"}
         assert [line.target for line in suppressions.listed(connection)] == [BOB, "x.example"]
 
 
@@ -68,7 +100,7 @@ def test_adding_again_says_it_anew_and_removing_ends_it(connection: sa.Connectio
     assert suppressions.listed(connection) == [again]
     assert suppressions.remove(connection, BOB.upper()) is True
     assert suppressions.remove(connection, BOB) is False
-    assert suppressions.find(connection, [BOB]) == {}
+    assert find(connection, BOB) == {}
 
 
 def test_an_international_domain_is_the_one_that_mail_goes_to(connection: sa.Connection) -> None:
@@ -105,7 +137,7 @@ def test_a_thousand_addresses_are_one_query(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         suppressions.add(connection, "n7@x.example", "bounced", "mx1:25")
         sa.event.listen(engine, "before_cursor_execute", lambda *parts: seen.append(parts[2]))
-        found = suppressions.find(connection, (f"n{number}@x.example" for number in range(1000)))
+        found = find(connection, *(f"n{number}@x.example" for number in range(1000)))
     assert found == {"n7@x.example": "bounced"}
     assert len(seen) == 1
 
@@ -123,7 +155,7 @@ def test_the_query_reads_an_index(postgresql_url: str) -> None:
                 plan.extend(conn.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars())
 
         sa.event.listen(connection, "before_cursor_execute", explain)
-        suppressions.find(connection, [f"n{n}@x.example" for n in range(0, 20_000, 20)])
+        find(connection, *(f"n{n}@x.example" for n in range(0, 20_000, 20)), category="news")
     engine.dispose()
     assert "pk_email_suppressions" in "\n".join(plan)
     assert "Seq Scan" not in "\n".join(plan)
@@ -216,8 +248,17 @@ def test_the_relay_suppresses_and_a_person_is_not_overruled(engine: sa.Engine) -
     assert (bob.reason, bob.source, bob.until is None) == ("asked us to stop", "ada@office", False)
 
 
+def test_who_had_unsubscribed_gets_no_mail_at_all_when_the_relay_says_so(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        suppressions.add(connection, ANN, "unsubscribed from 'news'", "one-click", category="news")
+    bounce(engine, ANN, "5.1.1 no such user")
+    with engine.begin() as connection:
+        assert find(connection, ANN) == {ANN: "rcpt: 5.1.1 no such user"}
+        assert [line.category for line in suppressions.listed(connection)] == ["", "news"]
+
+
 def test_what_was_over_begins_anew(engine: sa.Engine) -> None:
     over(engine, BOB)
     bounce(engine, BOB, "5.1.1 no such user")
     with engine.begin() as connection:
-        assert suppressions.find(connection, [BOB]) == {BOB: "rcpt: 5.1.1 no such user"}
+        assert find(connection, BOB) == {BOB: "rcpt: 5.1.1 no such user"}

@@ -47,7 +47,8 @@ BAD_ADDRESSES = [
     "Ada\0 <ada@example.com>",
     "Ada\ud800 <ada@example.com>",
     "ada @example.com",
-    "ad\u00e4@example.com",  # needs SMTPUTF8
+    "ad\u2028@example.com",
+    "a\u037eb@example.com",  # NFC makes a semicolon of it
     f"{'a' * 65}@example.com",
     f"a@{'b' * 260}.example",
     "ada@exa mple.com",
@@ -64,6 +65,8 @@ BAD_TYPES: list[Any] = [
     "pdf",
     "application/pdf\r\nX: b",
     "text/plain; name=a b",
+    "text/plain; name=a; NAME=b",
+    'text/plain; name="=?utf-8?q?x?="',
     'text/plain; name="\ud800"',
     'text/plain; name="\u00e4"',
     "a" * 300 + "/b",
@@ -72,7 +75,22 @@ BAD_TYPES: list[Any] = [
     7,
     b"text/plain",
 ]
-BAD_INLINE_IDS: list[Any] = ["", "a b", "<logo>", "a\r\nX: b", "log\u00f6", "\ud800", "a\x01", "a" * 256, 7]
+BAD_INLINE_IDS: list[Any] = [
+    "a@b@c",
+    "a..b",
+    "(a)",
+    "a,b",
+    "=?utf-8?q?x?=",
+    "",
+    "a b",
+    "<logo>",
+    "a\r\nX: b",
+    "log\u00f6",
+    "\ud800",
+    "a\x01",
+    "a" * 256,
+    7,
+]
 
 
 @pytest.mark.parametrize("argument", ["to", "cc", "bcc", "reply_to", "from_email"])
@@ -166,6 +184,7 @@ def test_bad_address(argument: str, address: Any) -> None:
         named(attachments=[Attachment("a", bytearray())])(InvalidEmail, "attachments[0].data"),  # type: ignore[arg-type]
         named(attachments=[Attachment("", b"")])(InvalidEmail, "attachments[0].filename"),
         named(attachments=[Attachment(None, b"")])(InvalidEmail, "attachments[0].filename"),  # type: ignore[arg-type]
+        named(attachments=[Attachment("..", b"")])(InvalidEmail, "attachments[0].filename"),
         named(attachments=[Attachment("../a", b"")])(InvalidEmail, "attachments[0].filename"),
         named(attachments=[Attachment("C:\\a", b"")])(InvalidEmail, "attachments[0].filename"),
         named(attachments=[Attachment("a\r\nX: b", b"")])(InvalidEmail, "attachments[0].filename"),
@@ -214,10 +233,16 @@ def test_bad_address(argument: str, address: Any) -> None:
             for label in ["idempotency_key", "category", "locale", "request_id"]
             for value in ["", "x" * 256, "a\nb", "a\0", "\ud800", 7, b"key", ("a", 1)]
         ),
-        # What this version cannot do
-        named(template="receipt")(InvalidEmail, "template"),
-        named(template="")(InvalidEmail, "template"),
+        # A template says it all, and a context is for one
+        named(template="receipt")(InvalidEmail, "subject"),
+        named(template="receipt", subject=None)(InvalidEmail, "text"),
+        named(template="receipt", subject=None, text=None, html="")(InvalidEmail, "html"),
         named(context={})(InvalidEmail, "context"),
+        *(
+            named(template="receipt", subject=None, text=None, context=context)(InvalidEmail, "context")
+            for context in ["name", [("name", "Ada")], {1: "Ada"}]
+        ),
+        # What this version cannot do
         named(sensitive=True)(InvalidEmail, "sensitive"),
     ],
 )
@@ -260,6 +285,8 @@ def test_a_long_address_is_refused_at_once(junk: str) -> None:
         ("ada@b\u00fccher.example", "ada@xn--bcher-kva.example", "ada@xn--bcher-kva.example"),
         ("\u00c4da <ada@example.com>", "=?utf-8?b?w4RkYQ==?= <ada@example.com>", "ada@example.com"),
         ("root@intranet", "root@intranet", "root@intranet"),
+        ("j\u00f6rg@b\u00fccher.example", "j\u00f6rg@xn--bcher-kva.example", "j\u00f6rg@xn--bcher-kva.example"),
+        ("\u00c4da <a\u0308da@example.com>", "=?utf-8?b?w4RkYQ==?= <\u00e4da@example.com>", "\u00e4da@example.com"),
     ],
 )
 def test_headers_are_in_wire_form_and_recipients_bare(given: str, header: str, address: str) -> None:
@@ -313,6 +340,8 @@ def test_defaults() -> None:
     mail = drafted()
     assert mail.row == {
         "subject": "Hello",
+        "supersedes": None,
+        "collapse": None,
         "category": None,
         "priority": Priority.NORMAL,
         "max_attempts": 5,
@@ -372,6 +401,26 @@ def test_size_counts_bytes_of_bodies_and_of_encoded_files() -> None:
     mail = drafted(text="\u00e4\u00e4", html="<p>", attachments=[Attachment("a", b"x" * 58)])
     assert mail.content["size"] == 4 + 3 + 2 * 78
     assert drafted(text="x" * 100_000).content["size"] == 100_000  # the limit itself
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (None, {"Auto-Submitted": "auto-generated"}),
+        ({"X-B": "2", "X-A": "1"}, {"X-B": "2", "X-A": "1", "Auto-Submitted": "auto-generated"}),
+        ({"auto-submitted": "no"}, {"auto-submitted": "no"}),
+        ({"X-A": "1", "Auto-Submitted": "auto-replied"}, {"X-A": "1", "Auto-Submitted": "auto-replied"}),
+    ],
+)
+def test_every_mail_says_that_no_person_wrote_it_unless_told_otherwise(
+    given: dict[str, str] | None, kept: dict[str, str]
+) -> None:
+    assert list(drafted(headers=given).content["headers"].items()) == list(kept.items())
+
+
+def test_a_request_id_is_no_header_unless_given_as_one() -> None:
+    assert "X-Request-ID" not in drafted(request_id="r-1").content["headers"]
+    assert drafted(headers={"X-Request-ID": "r-1"}).content["headers"]["X-Request-ID"] == "r-1"
 
 
 # --- The hash that says whether a key means the same mail

@@ -12,6 +12,7 @@ def test_the_exported_members() -> None:
         "InvalidAddress",
         "InvalidEmail",
         "InvalidHeader",
+        "InvalidTemplate",
         "NotPossible",
         "OnUncertain",
         "OutboxError",

@@ -15,7 +15,7 @@ from outbox import outcomes
 from outbox.outcomes import STAGES, TABLE, Broken, Row
 from outbox.states import DeadReason, Outcome, Stage
 from tests.certificates import certificate, self_signed
-from tests.relaying import Marker, connected, send
+from tests.relaying import ADA, Marker, connected, send
 from tests.smtp_script import Drop, Reaction, Reply, on
 from tests.smtp_server import SmtpServer
 
@@ -54,6 +54,7 @@ CASES = {
     "closing": Case(Reply(421, "4.3.2 shutting down"), DOWN),
     "too large": Case(Reply(554, "5.3.4 message size exceeds fixed limit"), REJECTED, DeadReason.INVALID),
     "too large, without a code": Case(Reply(552, "Message is too long"), REJECTED, DeadReason.INVALID),
+    "SMTPUTF8 not offered": Case(Broken.NOT_OFFERED, REJECTED, DeadReason.INVALID),
     "sender refused": Case(Reply(553, "5.1.8 who are you?"), REJECTED, sender_refused=True),
     "sender refused later": Case(
         Reply(553, "5.7.1 <shop@example.com>: Sender address rejected: not owned by user"),
@@ -115,7 +116,8 @@ def test_what_a_relay_does_means_what_the_table_says(
     script = on(VERBS.get(stage, stage.upper()), case.relay) if not isinstance(case.relay, Broken) else None
     marker = Marker()
     with SmtpServer(script or on("NOOP", Drop()), **offers) as server, connected(server, **wants) as subject:
-        report = send(subject, marker=marker)
+        recipient = "j\xf6rg@example.com" if stage is Stage.MAIL and case.relay is Broken.NOT_OFFERED else ADA
+        report = send(subject, recipient, marker=marker)
     assert (found[-1], report.stage) == (row.name, stage)
     assert report.reply
     assert (report.outcome, report.dead_reason) == (case.outcome, case.dead_reason)

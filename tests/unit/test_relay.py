@@ -17,7 +17,7 @@ from outbox.relay import Report
 from outbox.states import DeadReason, Outcome, Stage
 from tests.relaying import ADA, BOB, MAIL, Marker, connected, lease_lost, send
 from tests.smtp_script import Delay, Dribble, Drop, Event, Hang, Raw, Reaction, Reply, on
-from tests.smtp_server import SmtpServer
+from tests.smtp_server import EAI, SmtpServer
 
 LARGE = b"Subject: Large\r\n\r\n" + (b"y" * 76 + b"\r\n") * 250_000
 """Twenty megabytes: more than the buffers between client and server hold."""
@@ -464,7 +464,7 @@ def test_closing_never_fails_nor_waits_for_long(reaction: Reaction, monkeypatch:
 
 @pytest.fixture(scope="module")
 def accepting() -> Iterator[SmtpServer]:
-    with SmtpServer() as server:
+    with SmtpServer(extensions=EAI) as server:
         yield server
 
 
@@ -486,7 +486,9 @@ def test_a_body_about_as_long_as_a_write_arrives_whole(beyond: int, accepting: S
     assert accepting.mails[-1].data == message
 
 
-@pytest.mark.parametrize("address", ["a@x.example>\r\nRCPT TO:<eve@x.example", "a@x\0.example", "j\xf6rg@x.example"])
+@pytest.mark.parametrize(
+    "address", ["a@x.example>\r\nRCPT TO:<eve@x.example", "a@x\0.example", "a@x\u2028.example", "\ud800@x.example"]
+)
 @pytest.mark.parametrize("field", ["sender", "recipient"])
 def test_an_address_that_breaks_the_envelope_is_refused_before_anything_else(field: str, address: str) -> None:
     marker = Marker()
@@ -495,3 +497,49 @@ def test_an_address_that_breaks_the_envelope_is_refused_before_anything_else(fie
         with pytest.raises(InvalidAddress, match=field):
             subject.send(**addresses, message=MAIL, begin=marker, deadline=time.monotonic() + 60)
         assert server.connections == marker.started == 0
+
+
+# --- addresses that are not ASCII -------------------------------------------------------------------------------------
+
+JORG = "j\xf6rg@xn--bcher-kva.example"
+FROM_JORG = f"From: {JORG}\r\nTo: Ada <ada@example.com>\r\n\r\nHello.\r\n".encode()
+NEEDY = [
+    pytest.param("shop@example.com", JORG, MAIL, id="recipient"),
+    pytest.param(JORG, ADA, MAIL, id="sender"),
+    pytest.param("shop@example.com", ADA, FROM_JORG, id="header"),
+]
+
+
+@pytest.mark.parametrize(("sender", "recipient", "message"), NEEDY)
+def test_what_is_not_ascii_goes_out_as_it_is_where_smtputf8_is_offered(
+    sender: str, recipient: str, message: bytes, pipelining: bool
+) -> None:
+    with SmtpServer(extensions=EAI, pipelining=pipelining) as server, connected(server) as subject:
+        report = subject.send(sender, recipient, message, Marker(), time.monotonic() + 60)
+        assert report.outcome is Outcome.SENT
+        assert send(subject).outcome is Outcome.SENT  # and a mail in ASCII over the same connection
+        mail, ascii_mail = server.mails
+        assert (mail.sender, mail.recipient, mail.data) == (sender, recipient, message)
+        assert (mail.parameters, ascii_mail.parameters) == (
+            (f"SIZE={len(message)}", "BODY=8BITMIME", "SMTPUTF8"),
+            (f"SIZE={len(MAIL)}",),
+        )
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(("sender", "recipient", "message"), NEEDY)
+def test_where_smtputf8_is_not_offered_it_is_said_so_and_the_connection_takes_the_next(
+    sender: str, recipient: str, message: bytes, pipelining: bool
+) -> None:
+    marker = Marker()
+    with SmtpServer(pipelining=pipelining) as server, connected(server) as subject:
+        for kept in (False, True):
+            report = subject.send(sender, recipient, message, marker, time.monotonic() + 60)
+            said = f"{JORG} needs SMTPUTF8 (RFC 6531), which relay {server.host}:{server.port} does not offer"
+            assert report == Report(
+                Outcome.REJECTED, Stage.MAIL, None, said, DeadReason.INVALID, sender_refused=sender == JORG
+            ), kept
+            assert send(subject).outcome is Outcome.SENT
+        assert server.connections == 1
+        assert server.verbs().count("MAIL") == 2
+    assert (marker.started, marker.awaited) == (2, 2)

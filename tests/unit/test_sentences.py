@@ -47,6 +47,7 @@ GREYLISTED = attempt(Outcome.DEFERRED, "greylisted", 451)
 LOST = attempt(Outcome.UNCERTAIN, "no answer within 600 s", None, Stage.DOT)
 BOUNCED = Suppression("ann@x.example", "rcpt: 5.1.1 no such user", "mx1:25", None, at(-24 * 60))
 DOMAIN = Suppression("x.example", "asked us to stop", "ada@office", at(90), at(-10))
+UNSUBSCRIBED = Suppression("ann@x.example", "unsubscribed from 'news'", "one-click", None, at(-24 * 60), "news")
 LEASED = {"claimed_by": "celery@a:1", "lease_expires_at": at(14), "lease": timedelta(minutes=15)}
 RETRIED = {"next_attempt_at": at(32), "attempts": 2, **GREYLISTED}
 
@@ -338,6 +339,15 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
     ),
     (
         Status.DEAD,
+        {"dead_reason": DeadReason.SUPPRESSED, "last_error": UNSUBSCRIBED.reason, "suppression": UNSUBSCRIBED},
+        (
+            "has been dead since 09:58:00 (2 min ago): ann@x.example unsubscribed from 'news' at 2026-11-21 10:00 (1 d"
+            " ago) (one-click); `outbox suppress --remove ann@x.example --category news` lifts that, then `outbox"
+            " requeue 7`"
+        ),
+    ),
+    (
+        Status.DEAD,
         {"dead_reason": DeadReason.SUPPRESSED, "last_error": "complained"},
         (
             'has been dead since 09:58:00 (2 min ago): its recipient was suppressed then because "complained" and '
@@ -364,6 +374,11 @@ SENTENCES: list[tuple[Status, dict[str, Any], str]] = [
             'has been dead since 09:58:00 (2 min ago): relay mx1:25 does not take such a message and said "552 '
             '5.3.4 too big"'
         ),
+    ),
+    (
+        Status.DEAD,
+        {"dead_reason": DeadReason.INVALID, **attempt(Outcome.REJECTED, "j\xf6rg@x needs SMTPUTF8", None, Stage.MAIL)},
+        "has been dead since 09:58:00 (2 min ago): it was not offered to relay mx1:25: j\xf6rg@x needs SMTPUTF8",
     ),
 ]
 

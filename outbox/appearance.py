@@ -1,0 +1,65 @@
+"""HTML as mail programs want it: style sheets written into the elements, and its text for those who read text."""
+
+import re
+
+import css_inline
+from html_to_markdown import ConversionOptions, convert
+
+LARGEST_MATCH = 2 * 10**8
+"""Characters of style sheets times elements: css-inline tries each rule at each element, 0.6 s for as much as this."""
+
+_INLINER = css_inline.CSSInliner(load_remote_stylesheets=False, keep_at_rules=True)
+"""`@media` rules stay in a <style>: dark mode and phones. A <link> is removed, for no mail program would follow it."""
+
+_READABLE = ConversionOptions(
+    bullets="-",
+    code_block_style="indented",
+    extract_metadata=False,  # the <title> is not part of the text
+    skip_images=True,
+)
+"""Markdown is legible as it stands. Hidden elements (the preheader) are left out by default."""
+
+_LINK = re.compile(
+    r"""\[(?P<words>[^\[\]\n]+)\]              # [View order]
+        \((?:mailto:)?
+        (?P<url>(?:[^\s<>()]|\([^\s<>()]*\))++) # https://shop.example/orders/42
+        (?:\ "[^"\n]*")?\)""",
+    re.VERBOSE,
+)
+_ESCAPED = re.compile(r"^(?P<before>\d*)\\(?=[-+#>*.)])", re.MULTILINE)
+
+
+class TooIntricate(Exception):  # noqa: N818 - it reads as what is wrong
+    """Style sheets and elements that would take seconds to bring together."""
+
+
+def inlined(html: str) -> str:
+    """The HTML with its style sheets in its elements. Nothing is fetched, no file is opened."""
+    styles = _length_of_styles(html)
+    if not styles:
+        return html
+    if styles * html.count("<") > LARGEST_MATCH:
+        raise TooIntricate(f"{styles:,} characters of style sheets for {html.count('<'):,} tags: fewer of either")
+    return _INLINER.inline(html)
+
+
+def readable(html: str) -> str:
+    """The text of some HTML: its links with their addresses, its tables with their columns."""
+    markdown = convert(html, _READABLE).content or ""
+    plain = _ESCAPED.sub(r"\g<before>", _LINK.sub(_link, markdown))
+    return "\n".join(line.rstrip() for line in plain.split("\n"))
+
+
+def _link(match: re.Match[str]) -> str:
+    """`View order <https://shop.example/orders/42>`, as RFC 3986 (appendix C) would have it in text."""
+    words, url = match["words"], match["url"]
+    return f"<{url}>" if words == url else f"{words} <{url}>"
+
+
+def _length_of_styles(html: str) -> int:
+    lower, length, start = html.lower(), 0, 0
+    while (start := lower.find("<style", start)) >= 0:
+        end = lower.find("</style", start)
+        end = end if end >= 0 else len(lower)
+        length, start = length + end - start, end
+    return length

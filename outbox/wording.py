@@ -1,0 +1,172 @@
+"""Words, dates and numbers in the language of a mail: Babel's filters, and translations from `messages.po`."""
+
+import re
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, date, datetime, time, tzinfo
+from decimal import Decimal
+from functools import cache
+from gettext import NullTranslations
+from io import BytesIO
+from numbers import Number
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from babel import Locale, UnknownLocaleError, dates, numbers
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from babel.support import Translations
+from jinja2 import pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from outbox.bounds import Exceeded, check_width, formatted
+from outbox.errors import InvalidEmail
+
+DEFAULT = "en"
+"""Of mail that is queued without a locale: what `sample` and the words of most templates are in."""
+
+LARGEST = 10**30
+"""A number that is written out: no sum of money has more digits, and `Decimal("1E+999999")` has a million."""
+
+LONGEST_PATTERN = 100
+"""Characters of a pattern for dates or numbers."""
+
+
+_NAME = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
+
+
+class Wording:
+    """A locale, and its translations."""
+
+    def __init__(self, name: str | None, translations: NullTranslations) -> None:
+        self.name = name
+        self.babel = parse_locale(name or DEFAULT)
+        self.tag = (name or DEFAULT).replace("_", "-")
+        self.translations = translations
+
+
+def check_locale(name: object) -> None:
+    """Raises InvalidEmail for a locale that Babel does not know. None is the default language."""
+    if name is not None:
+        parse_locale(name)
+
+
+wording: ContextVar[Wording] = ContextVar("outbox_wording")
+"""Of the mail that is being rendered in this thread."""
+
+
+@cache
+def parse_locale(name: object) -> Locale:
+    """Raises InvalidEmail for a locale that Babel does not know."""
+    try:
+        if isinstance(name, str) and _NAME.fullmatch(name):
+            return Locale.parse(name.replace("-", "_"))
+    except (UnknownLocaleError, ValueError, TypeError):
+        pass
+    raise InvalidEmail("locale", name, "not a locale that Babel knows: give a language, such as de, or de-AT") from None
+
+
+def ladder(name: str | None) -> tuple[str, ...]:
+    """`de-AT` -> `de-at`, `de`: where a variant is looked for, before the default."""
+    if name is None:
+        return ()
+    parts = name.replace("_", "-").lower().split("-")
+    return tuple("-".join(parts[:length]) for length in range(len(parts), 0, -1))
+
+
+def read_catalog(po: bytes) -> Translations:
+    """A `.po` file, as translators write it; compiled here and now, without what is marked fuzzy."""
+    compiled = BytesIO()
+    write_mo(compiled, read_po(BytesIO(po)))
+    compiled.seek(0)
+    return Translations(compiled)
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    """What `{% trans %}` calls, and a template may call."""
+    return {"_": _gettext, "gettext": _gettext, "ngettext": _ngettext}
+
+
+def localized_filters() -> dict[str, Callable[..., Any]]:
+    """Name -> filter."""
+    return {
+        "date": _date,
+        "time": _time,
+        "datetime": _datetime,
+        "number": _number,
+        "currency": _currency,
+        "percent": _percent,
+    }
+
+
+@pass_context
+def _gettext(context: Context, message: str, /, **variables: Any) -> str:
+    return _filled(context, wording.get().translations.gettext(message), variables)
+
+
+@pass_context
+def _ngettext(context: Context, singular: str, plural: str, num: int, /, **variables: Any) -> str:
+    words = wording.get().translations.ngettext(singular, plural, num)
+    return _filled(context, words, {"num": num} | variables)
+
+
+def _filled(context: Context, words: str, variables: Mapping[str, Any]) -> str:
+    """`%(name)s` filled in, as in Jinja's new style; a translation is written by whoever writes the template."""
+    text = Markup(words) if context.eval_ctx.autoescape else words  # noqa: S704 - its variables are escaped
+    filled: str = formatted(text, variables)
+    return filled
+
+
+@pass_context
+def _date(context: Context, value: date, format: str = "medium") -> str:  # noqa: A002 - Babel's word
+    moment = value.astimezone(_zone(context)) if isinstance(value, datetime) and value.tzinfo else value
+    return dates.format_date(moment, _pattern(format), locale=wording.get().babel)
+
+
+@pass_context
+def _time(context: Context, value: datetime | time, format: str = "short") -> str:  # noqa: A002
+    zone = _zone(context) if isinstance(value, datetime) and value.tzinfo else None
+    if zone is None and isinstance(value, datetime):
+        value = value.time()  # as it is: Babel takes a naive time for UTC, and would convert it
+    return dates.format_time(value, _pattern(format), tzinfo=zone, locale=wording.get().babel)
+
+
+@pass_context
+def _datetime(context: Context, value: datetime, format: str = "medium") -> str:  # noqa: A002
+    zone = _zone(context) if value.tzinfo else UTC
+    return dates.format_datetime(value, _pattern(format), tzinfo=zone, locale=wording.get().babel)
+
+
+def _number(value: Any, format: str | None = None) -> str:  # noqa: A002
+    return numbers.format_decimal(_writable(value), format and _pattern(format), locale=wording.get().babel)
+
+
+def _currency(value: Any, currency: str, format: str | None = None) -> str:  # noqa: A002
+    return numbers.format_currency(_writable(value), currency, format and _pattern(format), locale=wording.get().babel)
+
+
+def _percent(value: Any, digits: int = 0) -> str:
+    check_width("digits", digits)
+    locale = wording.get().babel
+    return locale.percent_formats[None].apply(_writable(value), locale, force_frac=(digits, digits))
+
+
+def _writable(value: Any) -> Any:
+    if not isinstance(value, Number) or isinstance(value, bool | complex):
+        raise TypeError(f"{value!r:.40} is not a number")
+    if isinstance(value, int | float | Decimal) and not abs(value) < LARGEST:
+        raise Exceeded("a number of more than 30 digits")
+    return value
+
+
+def _pattern(pattern: str) -> Any:
+    if len(pattern) > LONGEST_PATTERN:
+        raise Exceeded(f"a pattern of more than {LONGEST_PATTERN} characters")
+    return pattern
+
+
+def _zone(context: Context) -> tzinfo:
+    """`time_zone` of the context: a name, or a tzinfo."""
+    zone = context.get("time_zone", UTC)
+    return zone if isinstance(zone, tzinfo) else ZoneInfo(zone)
