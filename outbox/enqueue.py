@@ -102,8 +102,8 @@ def insert_rows(connection: sa.Connection, new: Sequence[tuple[int, Draft]]) -> 
 
 def wipe_if_born_dead(connection: sa.Connection, content: EmailContent, checked: Draft, ends: Ends) -> None:
     """Before the flush: a sensitive mail that nobody will get is never written."""
-    finals = [ends[address]["finalized_at"] for _, address in checked.recipients if address in ends]
-    if content.sensitive and len(finals) == len(checked.recipients):
+    finals = [row.get("finalized_at") for row in rows(checked, ends)]
+    if content.sensitive and all(finals):
         content.sealed, content.purged_at = None, finals[0]
         wiping.empty(connection, [file.sha256 for file in checked.attachments])
 

@@ -85,7 +85,11 @@ def test_no_key_no_safe() -> None:
     assert Safe.of(Settings.load(outbox_encryption_keys=f"{NEW}, {OLD}")) is not None
 
 
-@pytest.mark.parametrize("bad", ["hunter2hunter2", f"{NEW},hunter2hunter2", NEW[:-1], f"{NEW}hunter2", "\u2603" * 44])
+@pytest.mark.parametrize(
+    "bad",
+    ["hunter2hunter2", f"{NEW},hunter2hunter2", NEW[:-1], f"{NEW}hunter2", "\u2603" * 44],
+    ids=["no key", "the second", "too short", "more behind it", "not ASCII"],
+)
 def test_what_is_no_key_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
     monkeypatch.setenv("OUTBOX_ENCRYPTION_KEYS", bad)
     with pytest.raises(SettingsError) as caught:

@@ -2,14 +2,17 @@
 
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from sqlalchemy.orm import Session
 
 from outbox.attachments import Attachment
+from outbox.database import create_engine
 from outbox.draft import Draft, draft
-from outbox.errors import InvalidEmail
+from outbox.errors import InvalidEmail, InvalidTemplate
 from outbox.message import File, Message
 from outbox.sealing import Safe, unlock
 from outbox.service import EmailService
@@ -56,9 +59,10 @@ def test_nothing_of_it_is_left_in_the_columns() -> None:
 def test_all_of_it_is_in_the_sealed_text() -> None:
     made = drafted()
     said = Safe([NEW]).open(made.content["sealed"])
-    assert {name: said[name] for name in ("subject", "text", "html", "headers")} == {
-        name: MAIL[name] for name in ("subject", "text", "html", "headers")
+    assert {name: said[name] for name in ("subject", "text", "html")} == {
+        name: MAIL[name] for name in ("subject", "text", "html")
     }
+    assert said["headers"]["X-Code"] == CANARY
     assert said["files"] == [
         {"filename": f"{CANARY}.pdf", "content_type": f'application/pdf; name="{CANARY}"', "inline_id": CANARY}
     ]
@@ -152,12 +156,56 @@ def test_an_error_hides_the_value(argument: str, value: Any, field: str) -> None
     ids=["a value", "a name", "the name that would have made it sensitive"],
 )
 def test_an_error_in_bulk_hides_it_too(mail: dict[str, Any], field: str) -> None:
-    service = EmailService.__new__(EmailService)
-    service._settings = SETTINGS
-    with pytest.raises(InvalidEmail) as caught:
-        service.queue_emails([MAIL, mail])
+    with Session(create_engine("sqlite://")) as session, pytest.raises(InvalidEmail) as caught:
+        EmailService(session, SETTINGS).queue_emails([MAIL, mail])
     assert caught.value.field == field
     assert CANARY not in f"{caught.value!r} {caught.value} {caught.value.__cause__!r} {caught.value.value!r}"
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ("{{ code.upper() ~ missing }}", "reset/body.txt, line 1"),
+        ("\n{{ {}[code] }}", "reset/body.txt, line 2"),
+        ("{{ code | date }}", "reset/body.txt, line 1"),
+        ("{{ code.missing }}", "reset/body.txt, line 1"),
+        ("{{ code", "reset/body.txt, line 1"),
+        ("{% include code %}", "reset/body.txt, line 1"),
+        ("{{ code ~ nul }}", None),
+    ],
+)
+def test_a_template_says_where_and_not_what(tmp_path: Path, body: str, where: str | None) -> None:
+    folder = tmp_path / "templates/email/reset"
+    folder.mkdir(parents=True)
+    (folder / "subject.txt").write_text("Your code")
+    (folder / "body.txt").write_text(body)
+    settings = Settings.load(**KEYED, outbox_templates=str(tmp_path / "templates/email"))
+    context = {"code": CANARY, "nul": "\0"}
+    with pytest.raises(InvalidTemplate) as caught:
+        draft(settings, "ada@example.com", template="reset", context=context, sensitive=True)
+    assert CANARY not in everywhere(caught.value)
+    assert (where or "something wrong with it") in str(caught.value)
+
+
+def test_a_template_makes_a_sealed_mail(tmp_path: Path) -> None:
+    folder = tmp_path / "templates/email/reset"
+    folder.mkdir(parents=True)
+    (folder / "subject.txt").write_text("Code {{ code }}")
+    (folder / "body.html").write_text("<p>{{ code }}</p>")
+    settings = Settings.load(**KEYED, outbox_templates=str(tmp_path / "templates/email"))
+    made = draft(settings, "ada@example.com", template="reset", context={"code": CANARY}, sensitive=True)
+    assert CANARY not in everything(made)
+    assert made.content["template"] == "reset"
+    said = Safe([NEW]).open(made.content["sealed"])
+    assert said["subject"] == f"Code {CANARY}"
+    assert CANARY in said["text"]
+    assert CANARY in said["html"]
+
+
+def test_a_digest_is_not_sensitive() -> None:
+    """Its contexts wait in the database."""
+    with pytest.raises(InvalidEmail, match=r"collapse.*it is not sensitive"):
+        drafted(collapse="comments:42", within=60, template="news", context={}, text=None, html=None, subject=None)
 
 
 def test_a_wrong_argument_is_named() -> None:
