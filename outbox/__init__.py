@@ -1,6 +1,6 @@
 """Outbox: queue mail in your own transaction, have it delivered, know what happened."""
 
-from outbox.attachments import Attachment
+from outbox.attachments import Attachment, Blob
 from outbox.errors import (
     IdempotencyConflict,
     InvalidAddress,
@@ -19,6 +19,7 @@ from outbox.states import DeadReason, OnUncertain, Outcome, Priority, Status
 
 __all__ = [
     "Attachment",
+    "Blob",
     "DeadReason",
     "EmailService",
     "IdempotencyConflict",

@@ -111,13 +111,13 @@ def label(name: str, value: object) -> str | None:
     return value
 
 
-def attachments(attachments: Iterable[Attachment]) -> list[Attachment]:
+def attachments(attachments: Iterable[Attachment], settings: Settings) -> list[Attachment]:
     """Each of them checked."""
     files = _listed(attachments)
     if files is None:
         raise InvalidEmail("attachments", attachments, "give a list of outbox.Attachment(filename, data)")
     for number, file in enumerate(files):
-        check_attachment(f"attachments[{number}]", file)
+        check_attachment(f"attachments[{number}]", file, settings.outbox_max_attachment_bytes)
     return files
 
 

@@ -3,8 +3,8 @@
 import json
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,14 +14,19 @@ from outbox.addresses import bare_address
 from outbox.claims import standing_columns
 from outbox.database import Statement, UtcDateTime, Words, reading
 from outbox.errors import KeyMissing
-from outbox.message import File, Message
+from outbox.message import File, Message, Part, encoded
 from outbox.models import EmailContent
 from outbox.retry import Standing
 from outbox.sealing import Safe, unlock
+from outbox.signing import Signer
 from outbox.states import OnUncertain
 from outbox.superseding import superseded_by
 
 log = logging.getLogger(__name__)
+
+_KEPT_BYTES = 32 * 1024 * 1024
+"""Encoded files that a chunk keeps for its later mails: all that one mail may carry, by the default of
+OUTBOX_MAX_MESSAGE_BYTES."""
 
 
 @dataclass(slots=True)
@@ -116,12 +121,22 @@ def load(connection: sa.Connection, ids: Sequence[int], token: str, safe: Safe |
 
 
 class Composer:
-    """Mails to bytes, one at a time; the rows of a mail to several recipients follow each other and share theirs."""
+    """Mails to bytes, one at a time; the rows of a mail to several recipients follow each other and share theirs.
 
-    def __init__(self, engine: sa.Engine) -> None:
+    A file that several of the chunk's mails carry is fetched and encoded once, and kept until the last of them. What
+    only one carries is not kept at all, and of large ones no more than `_KEPT_BYTES`: a chunk of 100 different files
+    of 10 MB must fit in memory, too, and a process may work on as many chunks as it has threads.
+    """
+
+    def __init__(self, engine: sa.Engine, mails: Iterable[Mail], signer: Signer | None = None) -> None:
         self._engine = engine
+        self._signer = signer
         self._content_id: int | None = None
         self._data = b""
+        carried = {mail.content_id: mail.files for mail in mails}
+        self._to_come = Counter(link for links in carried.values() for link in links)
+        self._kept: dict[FileLink, list[Part]] = {}
+        self._room = _KEPT_BYTES
 
     def compose(self, mail: Mail) -> bytes:
         """The message as it goes to the relay."""
@@ -139,22 +154,42 @@ class Composer:
 
     def _compose(self, mail: Mail) -> bytes:
         if mail.content_id != self._content_id:
-            message = replace(mail.message, files=self._fetch(mail.files)) if mail.files else mail.message
-            self._data = message.as_bytes()
+            # The last one's; two large ones need not be there at once.
+            self._data, self._content_id = b"", None
+            data = replace(mail.message, parts=self._parts(mail)).as_bytes()
+            self._data = data if self._signer is None else self._signer.sign(data, mail.sender.rpartition("@")[2])
             self._content_id = mail.content_id
         return self._data
 
-    def _fetch(self, links: Sequence[FileLink]) -> list[File]:
-        with reading(self._engine) as connection:
-            blobs = {link.sha256: connection.execute(_BLOB, {"sha256": link.sha256}).scalar_one() for link in links}
-        return [
-            File(link.filename, link.content_type, _unlocked(link, blobs[link.sha256]), link.inline_id)
-            for link in links
-        ]
+    def _parts(self, mail: Mail) -> list[Part]:
+        parts = {link: self._kept[link] for link in mail.files if link in self._kept}
+        if len(parts) < len(mail.files):
+            with reading(self._engine) as connection:
+                for link in mail.files:
+                    if link not in parts:
+                        parts[link] = encoded(_file(connection, link))
+        self._to_come.subtract(mail.files)
+        self._keep(parts)
+        return [part for link in mail.files for part in parts[link]]
+
+    def _keep(self, parts: Mapping[FileLink, list[Part]]) -> None:
+        """What later mails need, as long as there is room. The first to come stay: each fetched anew, all of them would
+        be, where files take turns that do not fit together."""
+        for link, encoded_file in parts.items():
+            size = sum(len(part.data) for part in encoded_file)
+            if self._to_come[link] <= 0:
+                if self._kept.pop(link, None):
+                    self._room += size
+            elif link not in self._kept and size <= self._room:
+                self._kept[link] = encoded_file
+                self._room -= size
 
 
-def _unlocked(link: FileLink, data: bytes) -> bytes:
-    return data if link.key is None else unlock(data, link.key)
+def _file(connection: sa.Connection, link: FileLink) -> File:
+    """Its bytes, fetched."""
+    data = connection.execute(_BLOB, {"sha256": link.sha256}).scalar_one()
+    data = data if link.key is None else unlock(data, link.key)
+    return File(link.filename, link.content_type, data, link.inline_id)
 
 
 def _load_links(connection: sa.Connection, contents: set[int]) -> Mapping[int, Sequence[FileLink]]:

@@ -30,6 +30,7 @@ from outbox.relay import Relay, Report
 from outbox.sealing import Safe
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement
+from outbox.signing import Signer
 from outbox.states import DeadReason, Status
 from outbox.writer import is_passing, patient
 
@@ -40,7 +41,7 @@ LOAD_PATIENCE = 30
 
 
 class Courier:
-    """Delivers chunks, from as many threads as call it.
+    """Delivers chunks, from as many threads as call it. Raises SettingsError for a DKIM key that signs nothing.
 
     `rates` counts what goes to each relay: in Redis for all workers together, or, by default, for this process alone.
     """
@@ -49,6 +50,7 @@ class Courier:
         self._engine = engine
         self._settings = settings
         self._worker = worker
+        self._signer = Signer.of(settings)
         self._journal = Journal(settings.outbox_journal)
         self._ledger = Ledger(engine, settings.outbox_lease_seconds, self._journal)
         self._policy = retry.Policy.of(settings)
@@ -64,7 +66,7 @@ class Courier:
         when half of the lease was over (the relay is slow, and others may be free) is handed back at once.
         """
         rest = deque(self._prepare(ids, token))
-        composer = Composer(self._engine)
+        composer = Composer(self._engine, rest, self._signer)
         statuses: Counter[Status] = Counter()
         held: list[Release] = []
         half_time = time.monotonic() + min((mail.lease_left for mail in rest), default=0) / 2

@@ -11,7 +11,7 @@ from typing import Any
 
 from outbox import arguments, subscriptions, templates
 from outbox.addresses import Mailbox, marked_automatic, parse_mailbox
-from outbox.attachments import Attachment
+from outbox.attachments import Attachment, check_together
 from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
 from outbox.sensitive import discreet
 from outbox.settings import Settings
@@ -89,7 +89,7 @@ def draft(
     }
     if not envelope[Kind.TO]:
         raise InvalidAddress("to", to, "a mail needs somebody to go to")
-    files = arguments.attachments(attachments)
+    files = arguments.attachments(attachments, settings)
     recipients = _recipients(envelope)
     gathers = arguments.within(within, collapse)
     contexts = None
@@ -115,6 +115,7 @@ def draft(
     }
     if not said["text"] and not said["html"]:
         raise InvalidEmail("text", text, "nothing to say: give text, html or both")
+    check_together(files, rendered.html)
     key = arguments.label("idempotency_key", idempotency_key)
     content = said | {
         # Not in the hash: another key signs another link, and a retry still means the same mail.

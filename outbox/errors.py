@@ -52,7 +52,7 @@ class InvalidTemplate(InvalidEmail):
 
 
 class TooLarge(InvalidEmail):
-    """Larger than `OUTBOX_MAX_MESSAGE_BYTES`."""
+    """Larger than `OUTBOX_MAX_MESSAGE_BYTES`, or a file than `OUTBOX_MAX_ATTACHMENT_BYTES`."""
 
 
 class InvalidLink(OutboxError):

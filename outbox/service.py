@@ -11,17 +11,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from outbox import enqueue, operations, superseding
-from outbox.attachments import Attachment
+from outbox.attachments import Attachment, Blob, file_bytes
 from outbox.database import utcnow
 from outbox.draft import Draft, draft
-from outbox.errors import InvalidEmail
+from outbox.errors import InvalidEmail, TooLarge
 from outbox.explaining import explain
 from outbox.models import EmailAttachment, EmailContent, QueuedEmail
 from outbox.settings import Settings
@@ -122,10 +122,25 @@ class EmailService:
         # Whether a key means another mail is only known for certain when the rest is written.
         with self._session.begin_nested():
             for batch in _batches(enumerate(mails)):
-                ids += self._write([self._numbered_draft(number, mail, common) for number, mail in batch])
+                drafts = [self._numbered_draft(number, mail, common) for number, mail in batch]
+                ids += self._write(drafts, len(ids))
                 if progress is not None:
                     progress(len(ids))
         return ids
+
+    def store(self, data: bytes | BinaryIO) -> Blob:
+        """Write a file, in the session's transaction, for `Attachment(filename, blob)` in this mail and later ones.
+
+        For a file that goes with many mails, or that comes long before its mail: the Blob is all that need be kept.
+        The same bytes are stored once, whoever gives them. `data` is bytes, or a stream opened in binary mode.
+        """
+        read = file_bytes(data)
+        largest = self._settings.outbox_max_attachment_bytes
+        if len(read) > largest:
+            raise TooLarge("data", len(read), f"bytes, more than OUTBOX_MAX_ATTACHMENT_BYTES={largest}")
+        blob = Attachment("stored", read).blob
+        enqueue.store(self._connection(), {blob.sha256: read})
+        return blob
 
     def cancel(self, id_: int) -> None:
         """Call a pending mail back. Raises NotPossible if it is not there or not pending (any more)."""
@@ -156,6 +171,7 @@ class EmailService:
 
     def _add(self, checked: Draft) -> QueuedEmail:
         """The first row of the new mail, or of the one that has its idempotency key."""
+        enqueue.check_blobs(self._connection(), [("", checked)])
         content = EmailContent(**checked.content)
         key, supersedes = checked.content["idempotency_key"], checked.row["supersedes"]
         if key is not None:
@@ -195,8 +211,10 @@ class EmailService:
                 nested.rollback()  # its key is taken: this very mail was queued before, and nothing is to be taken up
         return row
 
-    def _write(self, drafts: Sequence[Draft]) -> list[int]:
+    def _write(self, drafts: Sequence[Draft], first: int) -> list[int]:
+        """The ids of their first rows. `first`: the number of the first of them in the whole bulk."""
         connection = self._connection()
+        enqueue.check_blobs(connection, ((f"mails[{number}].", d) for number, d in enumerate(drafts, first)))
         ids = enqueue.insert_contents(connection, drafts)
         new = [(ids[d.content["message_id"]], d) for d in drafts if d.content["message_id"] in ids]
         enqueue.insert_attachments(connection, new)

@@ -246,6 +246,13 @@ class Settings(BaseSettings):
                 f"OUTBOX_LEASE_SECONDS={self.outbox_lease_seconds:g} must be longer than "
                 f"SMTP_DOT_TIMEOUT={self.smtp_dot_timeout:g}: a lease outlives the longest wait for the relay"
             )
+        if (self.outbox_dkim_key_file is None) is not (self.outbox_dkim_selector is None):
+            raise ValueError(
+                "OUTBOX_DKIM_KEY_FILE and OUTBOX_DKIM_SELECTOR go together, a key and where DNS has its other half: "
+                "set both or neither"
+            )
+        if self.outbox_dkim_domain and self.outbox_dkim_key_file is None:
+            raise ValueError("OUTBOX_DKIM_DOMAIN is set, and OUTBOX_DKIM_KEY_FILE is not: nothing would be signed")
         set_too = [name for name in _ONE_RELAY if name in self.model_fields_set and getattr(self, name)]
         if self.outbox_relays and set_too:
             named = ", ".join(" or ".join(self._names(name)) for name in set_too)

@@ -20,16 +20,14 @@ from workers.schedule import beat_schedule
 
 try:
     flask_app = create_app()
+    _settings = flask_app.extensions["settings"]
+    # Who holds a row: `email_queue.claimed_by` and `email_attempts.worker`.
+    name = flask_app.extensions["worker"] = f"{socket.gethostname()}:{os.getpid()}"
+    courier = flask_app.extensions["courier"] = Courier(
+        flask_app.extensions["engine"], _settings, name, flask_app.extensions["rates"]
+    )
 except SettingsError as error:
     raise SystemExit(f"The settings are wrong: {error}. Correct the environment or the file .env.") from error
-
-_settings = flask_app.extensions["settings"]
-
-# Who holds a row: `email_queue.claimed_by` and `email_attempts.worker`.
-name = flask_app.extensions["worker"] = f"{socket.gethostname()}:{os.getpid()}"
-courier = flask_app.extensions["courier"] = Courier(
-    flask_app.extensions["engine"], _settings, name, flask_app.extensions["rates"]
-)
 
 flask_app.extensions["alarm"] = Alarm(flask_app.extensions["nudge"])
 

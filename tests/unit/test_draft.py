@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from outbox.attachments import Attachment
+from outbox.attachments import Attachment, Blob
 from outbox.draft import Draft, draft
 from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
 
-SETTINGS = Settings.load(smtp_from_email="Shop <shop@example.com>", outbox_max_message_bytes=100_000)
+SETTINGS = Settings.load(
+    smtp_from_email="Shop <shop@example.com>", outbox_max_message_bytes=100_000, outbox_max_attachment_bytes=50_000
+)
 PAST, SOON, LATER = (datetime(year, 1, 1, tzinfo=UTC) for year in (2020, 2100, 2101))
 PDF = Attachment("a.pdf", b"%PDF")
 GOOD: dict[str, Any] = {"to": "ada@example.com", "subject": "Hello", "text": "Hello, Ada"}
@@ -144,7 +146,7 @@ def test_bad_address(argument: str, address: Any) -> None:
         named(text="\u00e4" * 50_001)(TooLarge, "size"),
         named(html="x" * 100_001)(TooLarge, "size"),
         named(text="x" * 50_001, html="x" * 50_000)(TooLarge, "size"),
-        named(attachments=[Attachment("a", b"x" * 75_000)])(TooLarge, "size"),  # base64 is longer by a third
+        named(attachments=[Attachment("a", b"x" * 40_000)] * 2)(TooLarge, "size"),  # base64 is longer by a third
         # Headers
         named(headers="X-A: b")(InvalidHeader, "headers"),
         named(headers=[("X-A", "b")])(InvalidHeader, "headers"),
@@ -181,7 +183,11 @@ def test_bad_address(argument: str, address: Any) -> None:
         named(attachments=[PDF, None])(InvalidEmail, "attachments[1]"),
         named(attachments=[Attachment("a", "text")])(InvalidEmail, "attachments[0].data"),  # type: ignore[arg-type]
         named(attachments=[Attachment("a", None)])(InvalidEmail, "attachments[0].data"),  # type: ignore[arg-type]
-        named(attachments=[Attachment("a", bytearray())])(InvalidEmail, "attachments[0].data"),  # type: ignore[arg-type]
+        named(attachments=[Attachment("a", Blob("../a", 1))])(InvalidEmail, "attachments[0].data"),
+        named(attachments=[Attachment("a", Blob("a" * 64, -1))])(InvalidEmail, "attachments[0].data"),
+        named(attachments=[Attachment("a", Blob("a" * 64, 50_001))])(TooLarge, "attachments[0].data"),
+        named(attachments=[Attachment("a", b"x" * 50_001)])(TooLarge, "attachments[0].data"),
+        named(attachments=[Attachment(i, b"x", inline_id="a") for i in "ab"])(InvalidEmail, "attachments[1].inline_id"),
         named(attachments=[Attachment("", b"")])(InvalidEmail, "attachments[0].filename"),
         named(attachments=[Attachment(None, b"")])(InvalidEmail, "attachments[0].filename"),  # type: ignore[arg-type]
         named(attachments=[Attachment("..", b"")])(InvalidEmail, "attachments[0].filename"),

@@ -6,6 +6,7 @@ import outbox
 def test_the_exported_members() -> None:
     assert outbox.__all__ == [
         "Attachment",
+        "Blob",
         "DeadReason",
         "EmailService",
         "IdempotencyConflict",

@@ -9,7 +9,7 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy.orm import Session
 
-from outbox.attachments import Attachment
+from outbox.attachments import Attachment, Blob
 from outbox.database import create_engine
 from outbox.draft import Draft, draft
 from outbox.errors import InvalidEmail, InvalidTemplate
@@ -66,7 +66,9 @@ def test_all_of_it_is_in_the_sealed_text() -> None:
     assert said["files"] == [
         {"filename": f"{CANARY}.pdf", "content_type": f'application/pdf; name="{CANARY}"', "inline_id": CANARY}
     ]
-    assert unlock(made.attachments[0].data, said["files_key"]) == CANARY.encode()
+    locked = made.attachments[0].data
+    assert isinstance(locked, bytes)
+    assert unlock(locked, said["files_key"]) == CANARY.encode()
 
 
 def test_two_mails_with_the_same_file_share_nothing() -> None:
@@ -200,6 +202,20 @@ def test_a_template_makes_a_sealed_mail(tmp_path: Path) -> None:
     assert said["subject"] == f"Code {CANARY}"
     assert CANARY in said["text"]
     assert CANARY in said["html"]
+
+
+def test_a_file_that_is_stored_in_clear_is_refused() -> None:
+    with pytest.raises(InvalidEmail, match=r"^attachments\[0\]='\(hidden\)': .*give its bytes") as caught:
+        drafted(attachments=[Attachment(f"{CANARY}.pdf", Blob("0" * 64, 5))], html=None)
+    assert CANARY not in everywhere(caught.value)
+
+
+def test_an_invitation_stays_one() -> None:
+    ics = f"BEGIN:VCALENDAR\nMETHOD:REQUEST\nSUMMARY:{CANARY}\nEND:VCALENDAR"
+    made = drafted(attachments=[Attachment.invitation(ics)], html=None)
+    assert made.attachments[0].media_type == "application/octet-stream"
+    (file,) = Safe([NEW]).open(made.content["sealed"])["files"]
+    assert file["content_type"] == "text/calendar; charset=utf-8; method=REQUEST"
 
 
 def test_a_digest_is_not_sensitive() -> None:
