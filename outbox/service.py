@@ -88,6 +88,9 @@ class EmailService:
         takes it up and becomes a digest, whose template finds all their contexts, oldest first, in `contexts`. It goes
         `within` so many seconds of the first.
 
+        `sensitive` encrypts what the mail says, files included, with a key of OUTBOX_ENCRYPTION_KEYS, shows it nowhere,
+        and wipes it when its last recipient has it or never will.
+
         The same `idempotency_key` with the same mail returns the row that is there; with another mail it raises
         IdempotencyConflict. Anything that cannot be a mail raises InvalidEmail, naming the argument and its value;
         nothing is written then.
