@@ -3,15 +3,23 @@
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import field_validator, model_validator
+from pydantic import SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from app.queues import QUEUES
-from outbox.settings import Count, Settings
+from outbox.settings import Count, Listed, Settings
 
 
 class AppSettings(Settings):
     """Every field is an environment variable of the same name, in capitals, as in the library's `Settings`."""
+
+    outbox_templates: Annotated[tuple[str, ...], NoDecode, Listed] = ("app:templates/email",)
+    """Those of this application, wherever it is started."""
+
+    secret_key: SecretStr | None = None
+    """Signs the browser's session, and with it what protects forms. Unset: another one for each process."""
+    admin_password: SecretStr | None = None
+    """What `admin` logs in with. Unset: nobody does."""
 
     redis_url: str = "redis://localhost:6379/0"
     """Carries hints, never mail: it may be flushed or lost at any time."""

@@ -1,7 +1,7 @@
 """The landing page and the liveness probe. They show numbers, never an address: nobody has logged in."""
 
 import sqlalchemy as sa
-from flask import Blueprint, current_app, render_template
+from flask import Blueprint, current_app, render_template, url_for
 
 from outbox import stats
 from outbox.database import reading
@@ -28,7 +28,8 @@ status = Blueprint("status", __name__)
 def index() -> tuple[str, int]:
     """What this is, and how the mail stands; 503 while the database cannot say."""
     settings = current_app.extensions["settings"]
-    links = {"Flower": settings.flower_url, "Inbox": settings.inbox_url}
+    admin_url = url_for("admin.index") if settings.admin_password else ""
+    links = {"Flower": settings.flower_url, "Inbox": settings.inbox_url, "Admin": admin_url}
     try:
         counts = count_mail()
     except sa.exc.SQLAlchemyError:

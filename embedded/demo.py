@@ -8,10 +8,12 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session, joinedload
 
+from outbox import templates
 from outbox.attachments import Attachment
 from outbox.models import QueuedEmail
 from outbox.service import EmailService
 from outbox.states import FINAL, Status
+from outbox.templates import Templates
 
 PATIENCE_SECONDS = 30
 """For all of them to arrive. It takes one; a relay that needs longer has something to say in the worker's log."""
@@ -20,13 +22,6 @@ ADA = "ada@example.com"
 ROLLED_BACK = "Another receipt"
 
 _POLL_SECONDS = 0.05
-
-_RECEIPT = """<div style="font-family: sans-serif">
-<h1>Thank you for your order</h1>
-<table><tr><td>Sketch of the Analytical Engine</td><td>12.00</td></tr>
-<tr><td><b>Total</b></td><td><b>12.00</b></td></tr></table>
-<p>It leaves our house tomorrow.</p>
-</div>"""
 
 
 @dataclass(frozen=True)
@@ -44,33 +39,47 @@ def queue(app: Flask, only_to: str | None) -> Demo:
     """
     session: Session
     with app.app_context():
-        sessions = app.extensions["sessions"]
+        sessions, settings = app.extensions["sessions"], app.extensions["settings"]
         with sessions.begin() as session:
-            mails = list(_queue_all(EmailService(session), only_to))
+            samples = templates.of(settings)
+            mails = list(_queue_all(EmailService(session, settings), samples, only_to))
             session.flush()
             ids = tuple(row.id for mail in mails for row in mail.content.recipients)
         with sessions() as session:
-            mail = EmailService(session).queue_email(only_to or ADA, ROLLED_BACK, text="This must not arrive.")
+            mail = EmailService(session, settings).queue_email(
+                only_to or ADA, ROLLED_BACK, text="This must not arrive."
+            )
             rolled_back = mail.content.message_id
             session.flush()  # it is in the database, and then it is not
             session.rollback()
     return Demo(ids, rolled_back)
 
 
-def _queue_all(service: EmailService, only_to: str | None) -> Iterator[QueuedEmail]:
-    for name in ("ada", "alan", "grace")[: 1 if only_to else 3]:
-        yield service.queue_email(only_to or f"{name}@example.com", "Weekly news", text="It was quiet.", priority="low")
+def _queue_all(service: EmailService, samples: Templates, only_to: str | None) -> Iterator[QueuedEmail]:
+    """The application's own mails, each with what its preview shows."""
+    news = samples.sample("weekly_news")
+    del news["unsubscribe_url"]  # the recipient has a link of their own
+    for name in ("Ada", "Alan", "Grace")[: 1 if only_to else 3]:
+        yield service.queue_email(
+            only_to or f"{name.lower()}@example.com",
+            template="weekly_news",
+            context=news | {"name": name},
+            category="news",
+            priority="low",
+        )
     yield service.queue_email(
         only_to or f"Ada Lovelace <{ADA}>",
-        "Your receipt",
-        text="Thank you for your order. It leaves our house tomorrow.",
-        html=_RECEIPT,
+        template="receipt",
+        context=samples.sample("receipt"),
         cc=() if only_to else "Alan Turing <alan@example.com>",
         bcc=() if only_to else "books@example.com",
-        attachments=[Attachment("order.csv", b"title,price\r\nSketch of the Analytical Engine,12.00\r\n")],
+        attachments=[Attachment("order.csv", b"title,price\r\nSketch of the Analytical Engine,42.00\r\n")],
     )
-    yield service.queue_email(only_to or ADA, "Password reset", text="Here you go.", priority="high")
-    yield service.queue_email(only_to or "grace@example.com", "Login code", text="142857", priority="high")
+    urgent = {"password_reset": ADA, "login_code": "grace@example.com"}
+    for template, address in urgent.items():
+        yield service.queue_email(
+            only_to or address, template=template, context=samples.sample(template), priority="high"
+        )
 
 
 def wait(app: Flask, demo: Demo, progress: Callable[[int, int], None]) -> list[QueuedEmail]:

@@ -22,6 +22,7 @@ from app import create_app
 from app.settings import AppSettings
 from embedded import demo
 from embedded.errors import StartError
+from embedded.keys import recall_keys
 from embedded.maildir import Maildir
 from embedded.ports import choose_ports, recall_ports
 from embedded.services import Plan, plan
@@ -50,11 +51,13 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
     with _alone(var / "run" / "start.lock"):
         if supervisor.is_running():
             console.print("It is running already:")
-            _show_urls(console, _plan(var, recall_ports(_memory(var))))
+            chosen = _plan(var, recall_ports(_memory(var)))
+            _show_urls(console, chosen, recall_keys(_given(), _keys(var)))
             return
         began = time.monotonic()
         chosen = _plan(var, choose_ports(_memory(var)))
-        os.environ |= chosen.environment
+        keys = recall_keys(_given(), _keys(var))
+        os.environ |= chosen.environment | keys
         settings = _settings()
         if "REDIS_URL" not in chosen.environment:
             _check_redis(settings.redis_url)
@@ -70,7 +73,7 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
         except BaseException:
             stop(supervisor, console)
             raise
-    _show_urls(console, chosen)
+    _show_urls(console, chosen, keys)
     if detach:
         console.print("It stays running: ./stop_services.sh stops it.")
     else:
@@ -78,8 +81,13 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
 
 
 def _plan(var: Path, ports: Mapping[str, int]) -> Plan:
+    return plan(_given(), ports, var)
+
+
+def _given() -> dict[str, str]:
+    """What the file .env says and, before it, the environment."""
     from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
-    return plan(from_file | dict(os.environ), ports, var)
+    return from_file | dict(os.environ)
 
 
 def _settings() -> AppSettings:
@@ -94,6 +102,10 @@ def _settings() -> AppSettings:
 
 def _memory(var: Path) -> Path:
     return var / "run" / "ports.json"
+
+
+def _keys(var: Path) -> Path:
+    return var / "keys.json"  # beside the database that they open, rather than with what a run leaves behind
 
 
 @contextmanager
@@ -201,9 +213,11 @@ def _own_address(settings: AppSettings) -> str:
     return settings.smtp_from_email
 
 
-def _show_urls(console: Console, chosen: Plan) -> None:
-    for name, url in chosen.urls.items():
-        console.print(f"  {name:<12} {url}", highlight=False, style="bold")
+def _show_urls(console: Console, chosen: Plan, keys: Mapping[str, str]) -> None:
+    password = keys.get("ADMIN_PASSWORD", "as ADMIN_PASSWORD says")
+    for name, url in (chosen.urls | {"Admin": f"{chosen.urls['Application']}admin/"}).items():
+        console.print(f"  {name:<12} {url}", highlight=False, markup=False, style="bold")
+    console.print(f"{'':15}user: admin, password: {password}", highlight=False, markup=False)
 
 
 def _stay(supervisor: Supervisor, console: Console) -> None:

@@ -5,6 +5,8 @@ import re
 import css_inline
 from html_to_markdown import ConversionOptions, convert
 
+from outbox.nesting import TooIntricate, check_depth
+
 LARGEST_MATCH = 2 * 10**8
 """Characters of style sheets times elements: css-inline tries each rule at each element, 0.6 s for as much as this."""
 
@@ -28,26 +30,49 @@ _LINK = re.compile(
 )
 _ESCAPED = re.compile(r"^(?P<before>\d*)\\(?=[-+#>*.)])", re.MULTILINE)
 
-
-class TooIntricate(Exception):  # noqa: N818 - it reads as what is wrong
-    """Style sheets and elements that would take seconds to bring together."""
+# A comment or quotation that does not end is taken to the end: no part of the HTML is read twice.
+_TABLE = re.compile(
+    r"""<!--.*?(?:-->|\Z)
+      | <(?P<end>/?)(?P<tag>table|tbody|tr|td)\b(?P<rest>(?:[^<>"']|"[^"]*(?:"|\Z)|'[^']*(?:'|\Z))*+)(?:>|\Z)""",
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+_LAYOUT = re.compile(r"""\brole\s*=\s*["']?(?:presentation|none)\b""", re.IGNORECASE)
 
 
 def inlined(html: str) -> str:
-    """The HTML with its style sheets in its elements. Nothing is fetched, no file is opened."""
+    """The HTML with its style sheets in its elements. Nothing is fetched, no file is opened. Raises TooIntricate."""
     styles = _length_of_styles(html)
     if not styles:
         return html
     if styles * html.count("<") > LARGEST_MATCH:
         raise TooIntricate(f"{styles:,} characters of style sheets for {html.count('<'):,} tags: fewer of either")
+    check_depth(html)
     return _INLINER.inline(html)
 
 
 def readable(html: str) -> str:
     """The text of some HTML: its links with their addresses, its tables with their columns."""
-    markdown = convert(html, _READABLE).content or ""
+    markdown = convert(_without_layout(html), _READABLE).content or ""
     plain = _ESCAPED.sub(r"\g<before>", _LINK.sub(_link, markdown))
     return "\n".join(line.rstrip() for line in plain.split("\n"))
+
+
+def _without_layout(html: str) -> str:
+    """Tables that hold a page together, as their `role` says, are none to a reader. Comments are told to Outlook."""
+    layout: list[bool] = []  # of each table that is open
+
+    def plain(match: re.Match[str]) -> str:
+        tag, end, whole = (match["tag"] or "").lower(), match["end"], match[0]
+        if not tag:
+            return ""
+        if tag == "table" and not end:
+            layout.append(_LAYOUT.search(match["rest"]) is not None)
+        of_layout = bool(layout) and layout[-1]
+        if tag == "table" and end and layout:
+            layout.pop()
+        return f"<{end}div{match['rest']}>" if of_layout else whole
+
+    return _TABLE.sub(plain, html)
 
 
 def _link(match: re.Match[str]) -> str:

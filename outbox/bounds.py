@@ -1,7 +1,7 @@
 """What one rendering of a template may use up. Whoever writes a template can stop neither the process nor its memory.
 
-A rendering has a budget of its own, and it alone: threads render at once with the same compiled templates. `sandbox` puts the
-calls of `spend`, `weigh` and `written` into the compiled template, around whatever can repeat or grow.
+A rendering has a budget of its own: threads render at once with the same compiled templates. `sandbox` puts the calls of
+`spend`, `weigh` and `written` into the compiled template, around whatever can repeat or grow.
 """
 
 import re
@@ -13,30 +13,32 @@ from typing import Any, TypeVar
 
 from jinja2.utils import Namespace
 
-STEPS = 2_000_000
-"""Nodes of a template evaluated, elements looked at: about a second of Python. A digest of 1,000 rows takes 50,000."""
+STEPS = 500_000
+"""Nodes of a template evaluated, elements looked at: about a second of Python. 1,000 rows take 50,000."""
 
 CHARACTERS = 4_000_000
-"""Written by a rendering, macros and blocks counted each time they are passed on. Gmail clips a mail after 102,400 bytes."""
+"""Written by a rendering; what macros and blocks pass on counts again. Gmail clips a mail after 102,400 bytes."""
 
 LARGEST_NUMBER = 4096
 """Bits of a product or power: no sum of money has more, and Python writes numbers up to about this size."""
 
 LARGEST_WIDTH = 1000
-"""Characters that a `%` format or a filter may pad to: a line of a mail has at most 998."""
+"""Characters that a format or a filter may pad to: a line of a mail has at most 998."""
 
 _READ = 100
 """Characters of a text that are read in the time of one step."""
 
-_NUMBER_WRITTEN = 20
-_PRINTF = re.compile(
-    r"%(?:\((?P<name>[^()]*)\))?[-#0 +]*(?P<width>\*|\d+)?(?:\.(?P<precision>\*|\d*))?[hlL]?(?P<kind>.)", re.DOTALL
+_SHORT = 20
+"""Characters of what is written and is no text: a number, a date, an object of the application."""
+
+_FORMAT = re.compile(
+    r"%(?:\([^()]*\))?[-#0 +]*(?P<width>\*|\d*)(?:\.(?P<precision>\*|\d*))?[hlL]?(?P<kind>.?)", re.DOTALL
 )
 
 _T = TypeVar("_T")
 
 
-class Exceeded(Exception):  # noqa: N818 - it reads as what happened
+class Exceeded(Exception):
     """A rendering wants more than a mail can need."""
 
 
@@ -67,7 +69,7 @@ def spend(steps: int, characters: int = 0) -> bool:
     budget.steps -= steps
     budget.characters -= characters
     if budget.steps < 0:
-        raise Exceeded(f"more than {STEPS:,} steps: it loops, calls or looks through more than a mail can need")
+        raise Exceeded(f"more than {STEPS:,} steps: it repeats, or looks through, more than a mail can need")
     if budget.characters < 0:
         raise Exceeded(f"more than {CHARACTERS:,} characters: it writes more than a mail can hold")
     return True
@@ -78,7 +80,7 @@ def weigh(value: _T) -> _T:
     if isinstance(value, str):
         if len(value) >= _READ:
             spend(len(value) // _READ)
-    elif isinstance(value, _CONTAINERS):
+    elif isinstance(value, CONTAINERS):
         for _ in _leaves(value):
             pass
     return value
@@ -88,52 +90,74 @@ def written(value: _T) -> _T:
     """Pay for writing all of a value, before it is turned into text."""
     if isinstance(value, str):
         spend(1, len(value))
-    elif isinstance(value, (*_CONTAINERS, Namespace)):
+    elif isinstance(value, _WITH_LEAVES):
         for leaf in _leaves(value):
-            spend(1, len(leaf) if isinstance(leaf, str | bytes) else _NUMBER_WRITTEN)
+            spend(1, _length(leaf))
     else:
-        spend(1, _NUMBER_WRITTEN)
+        spend(1, _length(value))
     return value
 
 
-def sliced(value: _T) -> _T:
-    """Pay for a copy."""
-    return written(value) if isinstance(value, str) else weigh(value)
+def taken_apart(value: _T) -> _T:
+    """Pay for a copy, or for a list of the elements."""
+    if isinstance(value, str):
+        spend(len(value), len(value))
+    return weigh(value)
 
 
-_CONTAINERS = (list, tuple, dict, set, frozenset, deque, bytes, bytearray, range, MappingView)
+def kept(result: _T) -> _T:
+    """Pay for what a function has made: a text by its length, a list by its elements."""
+    if isinstance(result, str):
+        spend(1, len(result))
+    elif isinstance(result, CONTAINERS):
+        spend(len(result))
+    return result
+
+
+CONTAINERS = (list, tuple, dict, set, frozenset, deque, bytes, bytearray, range, MappingView)
+_WITH_LEAVES = (*CONTAINERS, Namespace)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """With a stack of its own, and paid for while it walks: a list of itself, or of 2**50 elements, ends in Exceeded."""
+    """With a stack of its own, and paid for while it walks: a list in itself, or of 2**50 elements, ends in Exceeded."""
     stack = [value]
     while stack:
-        one = stack.pop()
+        one: Any = stack.pop()
         if isinstance(one, str | bytes | bytearray):
             spend(1 + len(one) // _READ)
             yield one
-        elif isinstance(one, _CONTAINERS):
+        elif isinstance(one, CONTAINERS):
             spend(1 + len(one))
             if not isinstance(one, range):
                 stack.extend(one)
             if isinstance(one, dict):
                 stack.extend(one.values())
         elif isinstance(one, Namespace):
-            raise Exceeded("a namespace cannot be written: write its variables")
+            raise Exceeded("a namespace cannot be written: write what is in it")
         else:
             yield one
 
 
+def _length(value: Any) -> int:
+    if isinstance(value, str | bytes | bytearray):
+        return len(value)
+    return max(_SHORT, value.bit_length()) if isinstance(value, int) else _SHORT
+
+
 def add(left: Any, right: Any) -> Any:
     """`+`."""
-    return sliced(left) + sliced(right)
+    return kept(weigh(left) + weigh(right))
 
 
 def multiply(left: Any, right: Any) -> Any:
     """`*`: of numbers, or a sequence repeated as often as the budget allows."""
     for sequence, times in ((left, right), (right, left)):
-        if isinstance(sequence, str | bytes | list | tuple) and isinstance(times, int):
-            spend(len(sequence) * max(times, 0), len(sequence) * max(times, 0))
+        if isinstance(sequence, str | bytes | bytearray):
+            spend(1, len(sequence) * max(times, 0))
+        elif isinstance(sequence, list | tuple | deque):
+            for _ in range(times):
+                spend(1)
+                weigh(sequence)
     if isinstance(left, int) and isinstance(right, int):
         _check_bits(left.bit_length() + right.bit_length())
     return left * right
@@ -155,37 +179,29 @@ def _check_bits(bits: int) -> None:
 
 def modulo(left: Any, right: Any) -> Any:
     """`%`: of numbers, or a format."""
-    return formatted(left, right) if isinstance(left, str | bytes) else left % right
+    return formatted(left, right) if isinstance(left, str) else left % right
 
 
-def formatted(pattern: Any, values: Any) -> Any:
+def formatted(pattern: str, values: Any) -> str:
     """A `%` format, paid for before it is filled in."""
-    sources = list(_PRINTF.finditer(written(pattern) if isinstance(pattern, str) else pattern.decode("latin-1")))
-    for source in sources:
-        if any(
-            len(size) > 4 or size == "*" or int(size) > LARGEST_WIDTH
-            for size in source.group("width", "precision")
-            if size
-        ):  # noqa: PLR2004
-            raise Exceeded(f"the format {source.group()!r} is wider than {LARGEST_WIDTH} characters")
-    each = (
-        list(values.values())
-        if isinstance(values, Mapping)
-        else list(values)
-        if isinstance(values, tuple)
-        else [values]
-    )
-    longest = 0
-    for value in each:
-        weigh(value)
-        if isinstance(value, _CONTAINERS):
-            value = str(written(value))  # noqa: PLW2901 - it is written once here, and again where it is meant
-        longest = max(longest, len(value) if isinstance(value, str) else _NUMBER_WRITTEN)
-    spend(len(sources), longest * len(sources))
-    return pattern % values
+    fields = list(_FORMAT.finditer(written(pattern)))
+    for field in fields:
+        if field["kind"] not in "diouxXeEfFgGcrsa%" or not field["kind"]:
+            raise Exceeded(f"{field.group()!r} is no format: write %(name)s, and %% for a percent sign")
+        for size in field.group("width", "precision"):
+            if size and (size == "*" or len(size) > len(str(LARGEST_WIDTH)) or int(size) > LARGEST_WIDTH):
+                raise Exceeded(f"the format {field.group()!r} is wider than {LARGEST_WIDTH} characters")
+    if isinstance(values, Mapping):
+        given = list(values.values())
+    else:
+        given = list(values) if isinstance(values, tuple) else [values]
+    shown = [str(written(value)) if isinstance(value, _WITH_LEAVES) else value for value in given]
+    longest = max(map(_length, shown), default=0)
+    spend(len(fields), longest * len(fields))
+    return kept(pattern % values)
 
 
 def check_width(name: str, width: Any) -> None:
     """Raises Exceeded for what no line of a mail can be."""
     if isinstance(width, int) and abs(width) > LARGEST_WIDTH:
-        raise Exceeded(f"{name}={width}: at most {LARGEST_WIDTH}")
+        raise Exceeded(f"{name} is more than {LARGEST_WIDTH}")

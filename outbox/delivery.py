@@ -44,15 +44,26 @@ class Courier:
     """Delivers chunks, from as many threads as call it. Raises SettingsError for a DKIM key that signs nothing.
 
     `rates` counts what goes to each relay: in Redis for all workers together, or, by default, for this process alone.
+    `ledger` and `open_relay` are the seams for `outbox.testing`: a writer without a thread, a relay without a network.
     """
 
-    def __init__(self, engine: sa.Engine, settings: Settings, worker: str, rates: Rates | None = None) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        settings: Settings,
+        worker: str,
+        rates: Rates | None = None,
+        *,
+        ledger: Ledger | None = None,
+        open_relay: Callable[[Endpoint, Settings], Relay] = Relay,
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._worker = worker
         self._signer = Signer.of(settings)
         self._journal = Journal(settings.outbox_journal)
-        self._ledger = Ledger(engine, settings.outbox_lease_seconds, self._journal)
+        self._ledger = ledger or Ledger(engine, settings.outbox_lease_seconds, self._journal)
+        self._open_relay = open_relay
         self._policy = retry.Policy.of(settings)
         self._safe = Safe.of(settings)
         self._stopping = threading.Event()
@@ -232,5 +243,5 @@ class Courier:
     def _relay(self, endpoint: Endpoint) -> Relay:
         key = (threading.get_ident(), endpoint.name)
         if key not in self._relays:
-            self._relays[key] = Relay(endpoint, self._settings)
+            self._relays[key] = self._open_relay(endpoint, self._settings)
         return self._relays[key]

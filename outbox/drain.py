@@ -110,10 +110,10 @@ def _probe(  # noqa: PLR0917
 ) -> int:
     """Have one mail of the lane try a relay. Of two drains at once, one does it."""
     quotas = {priority: int(priority is lane) for priority in Priority}
-    with engine.connect() as connection, connection.begin() as transaction:
+    with engine.begin() as connection, connection.begin_nested() as claiming:
         claim = claims.claim(connection, quotas, worker, _claim_lease(settings))
         if not claim.ids[lane] or not breaker.take_probe(connection, relay, claim.token, _claim_lease(settings)):
-            transaction.rollback()
+            claiming.rollback()
             return 0
     log.info("drain: mail %d tries the relay %s", claim.ids[lane][0], relay)
     _publish(engine, claim, publish)

@@ -1,7 +1,7 @@
 """The filters and tests of Jinja that a template may use, each paying for what it reads and writes.
 
-A list of what may be used, rather than of what may not: a filter that the next Jinja adds is not there until somebody has asked how
-large its result can be. Not here: `attr` (a second way to an attribute), `urlize`, `xmlattr`, `pprint`, `random`, `lipsum`.
+A list of what may be used, not of what may not: a filter that the next Jinja adds is not there until somebody has asked how
+large its result can be. Not here: `attr` (a second way to an attribute), `urlize`, `xmlattr`, `pprint`, `random`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,9 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, filters, pass_environment, pass_eval_context, tests
 from jinja2.nodes import EvalContext
-from markupsafe import Markup
 
-from outbox.bounds import Exceeded, add, check_width, formatted, sliced, spend, weigh, written
+from outbox.bounds import Exceeded, add, check_width, formatted, kept, spend, taken_apart, weigh, written
 
 _LOOK = ("count", "d", "default", "first", "items", "last", "length", "safe")
 """Look at no more than an element: they cost nothing."""
@@ -58,29 +57,33 @@ _ASK = (
 _STRIPPED = 10**9
 """Characters that `striptags` may copy: it copies the text for each tag, at some ten a nanosecond."""
 
+_COMPARED = 1000
+"""Characters that are compared with each other in the time of one step."""
+
 _WRAPPED = 100_000
 """Characters that may be wrapped: line breaks are found at some ten in a microsecond."""
 
 
 def allowed_filters() -> dict[str, Callable[..., Any]]:
     """Name -> filter."""
-    given = {name: filters.FILTERS[name] for name in (*_LOOK, *_WALK, *_WRITE)}
-    paying = {name: _paying(given[name], weigh) for name in _WALK} | {
-        name: _paying(given[name], _read) for name in _WRITE
-    }
-    checked = {name: _checked(paying[name], check, filters.FILTERS[name]) for name, check in _CHECKS.items()}
-    return given | paying | checked | {"format": _format, "join": _join, "sum": _sum}
+    given: dict[str, Callable[..., Any]] = dict(filters.FILTERS)
+    walking = {name: _paying(given[name], taken_apart) for name in _WALK}
+    writing = {name: _paying(given[name], _read) for name in _WRITE}
+    paying = {name: given[name] for name in _LOOK} | walking | writing
+    checked = {name: _checked(paying[name], check) for name, check in _CHECKS.items()}
+    return paying | checked | {"format": _format, "join": _join, "sum": _sum}
 
 
 def allowed_tests() -> dict[str, Callable[..., Any]]:
     """Name -> test."""
-    compare = {name: _paying(tests.TESTS[name], weigh) for name in _COMPARE}
-    arithmetic = {name: _of_numbers(tests.TESTS[name]) for name in _ARITHMETIC}
-    return {name: tests.TESTS[name] for name in _ASK} | compare | arithmetic
+    given: dict[str, Callable[..., Any]] = dict(tests.TESTS)
+    compare = {name: _paying(given[name], weigh) for name in _COMPARE}
+    arithmetic = {name: _of_numbers(given[name]) for name in _ARITHMETIC}
+    return {name: given[name] for name in _ASK} | compare | arithmetic
 
 
 def _read(value: Any) -> Any:
-    """What becomes text is paid for by its length where it is not text yet."""
+    """What is not text yet is paid for by the text it becomes."""
     return weigh(value) if isinstance(value, str) else written(value)
 
 
@@ -92,27 +95,22 @@ def _paying(filter_: Callable[..., Any], pay: Callable[[Any], Any]) -> Callable[
         spend(1)
         for value in (*args[passes:], *options.values()):
             pay(value)
-        result = filter_(*args, **options)
-        if isinstance(result, str):
-            spend(1, len(result))
-        return result
+        return kept(filter_(*args, **options))
 
     return paid
 
 
-def _checked(
-    paid: Callable[..., Any], check: Callable[[dict[str, Any]], None], filter_: Callable[..., Any]
-) -> Callable[..., Any]:
-    parameters = signature(filter_)
+def _checked(paid: Callable[..., Any], check: Callable[[dict[str, Any]], None]) -> Callable[..., Any]:
+    parameters = signature(paid)
 
     @wraps(paid)
-    def bounded(*args: Any, **options: Any) -> Any:
-        bound = parameters.bind(*args, **options)
-        bound.apply_defaults()
-        check(bound.arguments)
+    def checked(*args: Any, **options: Any) -> Any:
+        given = parameters.bind(*args, **options)
+        given.apply_defaults()
+        check(given.arguments)
         return paid(*args, **options)
 
-    return bounded
+    return checked
 
 
 def _check_indent(given: dict[str, Any]) -> None:
@@ -139,23 +137,25 @@ def _check_strip(given: dict[str, Any]) -> None:
         raise Exceeded("striptags takes no text with so many tags")
 
 
-def _check_slices(given: dict[str, Any]) -> None:
-    spend(max(given["slices"], 1))
+def _check_trim(given: dict[str, Any]) -> None:
+    spend(len(_text(given["value"])) * len(given["chars"] or "") // _COMPARED)
+
+
+def _check_slice(given: dict[str, Any]) -> None:
+    for _ in range(given["slices"]):
+        spend(1)
+        weigh(given["fill_with"])
 
 
 def _check_batch(given: dict[str, Any]) -> None:
-    spend(max(given["linecount"], 1))
-
-
-def _check_round(given: dict[str, Any]) -> None:
-    check_width("precision", given["precision"])
+    for _ in range(given["linecount"]):
+        spend(1)
+        weigh(given["fill_with"])
 
 
 def _check_json(given: dict[str, Any]) -> None:
-    indent = given["indent"] or 0
-    check_width("indent", indent)
-    for _ in range(indent):
-        written(given["value"])  # each level of nesting is indented: no element is deeper than there are elements
+    if given["indent"]:
+        raise Exceeded("tojson takes no indent here: it grows with the depth of what it is given")
 
 
 def _text(value: Any) -> str:
@@ -167,12 +167,14 @@ _CHECKS: Mapping[str, Callable[[dict[str, Any]], None]] = {
     "center": lambda given: check_width("width", given["width"]),
     "indent": _check_indent,
     "replace": _check_replace,
-    "round": _check_round,
-    "slice": _check_slices,
+    "round": lambda given: check_width("precision", given["precision"]),
+    "slice": _check_slice,
     "striptags": _check_strip,
     "tojson": _check_json,
+    "trim": _check_trim,
     "wordwrap": _check_wrap,
 }
+"""What is asked before a filter whose result, or whose time, is a product of what it is given."""
 
 
 def _of_numbers(test: Callable[..., bool]) -> Callable[..., bool]:
@@ -195,18 +197,19 @@ def _format(pattern: Any, *args: Any, **named: Any) -> Any:
 
 @pass_eval_context
 def _join(eval_ctx: EvalContext, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
-    items = list(weigh(value))
+    items = list(taken_apart(value))
     if attribute is not None:
         items = list(map(filters.make_attrgetter(eval_ctx.environment, attribute), items))
     for item in items:
         written(item)
     spend(1, len(_text(d)) * len(items))
-    return filters.do_join(eval_ctx, items, d)
+    joined: str = filters.do_join(eval_ctx, items, d)
+    return joined
 
 
 @pass_environment
 def _sum(environment: Environment, iterable: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
-    items: Iterable[Any] = weigh(iterable)
+    items: Iterable[Any] = taken_apart(iterable)
     if attribute is not None:
         items = map(filters.make_attrgetter(environment, attribute), items)
     return reduce(add, items, start)

@@ -49,6 +49,10 @@ class Places:
                     return f"{folder}/{variants[stem, step, kind]}".lstrip("/"), step
         return None
 
+    def locales(self, folder: str, place: str) -> list[str]:
+        """Those that some file of a folder has a variant for, in lower case."""
+        return sorted({step for _, step, _ in self._variants(place, folder) if step})
+
     def read(self, name: str) -> tuple[str, str] | None:
         """The text of a file and where it is, or None if no place has it. Raises UnicodeDecodeError."""
         for within in self._names if is_inside(name) else ():

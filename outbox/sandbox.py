@@ -1,72 +1,72 @@
-"""Jinja, for templates that may mean harm: nothing private, no file but a template, and no more than a budget of work.
+"""Jinja, for templates that may mean harm: nothing private, no file but a template, no more than a budget of work.
 
-Jinja's own sandbox keeps a template from the insides of Python. It does not bound what a template costs: `{% for %}` in `{% for %}`,
-or twenty lines of `{% set x = x ~ x %}`, would fill the memory. So what repeats or grows is rewritten, once, when the template is
-compiled, to ask `bounds` first.
+Jinja's own sandbox keeps a template from the insides of Python. It does not bound what a template costs: loops in loops, or
+forty lines of `{% set x = x ~ x %}`, would fill the memory. So what repeats or grows is rewritten, once, when the template
+is compiled, to ask `bounds` first.
 """
 
 from collections.abc import Callable, Mapping
-from types import BuiltinMethodType, MappingProxyType, ModuleType
-from typing import Any, ClassVar, TypeVar
+from datetime import date, time
+from types import ModuleType
+from typing import Any, TypeVar, cast
 
-from jinja2 import StrictUndefined, nodes, pass_context
-from jinja2.exceptions import SecurityError
+from jinja2 import StrictUndefined, Template, nodes, pass_context
+from jinja2.environment import TemplateModule
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
 
-from outbox.bounds import Exceeded, add, modulo, multiply, power, sliced, spend, weigh, written
+from outbox.bounds import Exceeded, add, kept, modulo, multiply, power, spend, taken_apart, weigh, written
 from outbox.filters import allowed_filters, allowed_tests
 
 LARGEST_SOURCE = 250_000
 """Characters of one file: compiling takes about a second for them. Gmail clips a mail after 102,400 bytes."""
+
+_COMPARED = 1000
+"""Characters that are compared with each other in the time of one step."""
 
 LONGEST_PATTERN = 100
 """Characters of a `strftime` pattern: its result can be hundreds of times as long."""
 
 _Node = TypeVar("_Node", bound=nodes.Node)
 
-_METHODS: Mapping[type, frozenset[str]] = MappingProxyType(
-    {
-        str: frozenset(
-            "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit islower isnumeric isspace istitle "
-            "isupper lower lstrip partition removeprefix removesuffix rfind rindex rpartition rsplit rstrip split splitlines startswith "
-            "strip swapcase title upper".split()
-        ),
-        bytes: frozenset(),
-        bytearray: frozenset(),
-        dict: frozenset("copy get items keys values".split()),
-        list: frozenset("copy count index".split()),
-        tuple: frozenset("count index".split()),
-        set: frozenset(
-            "copy difference intersection isdisjoint issubset issuperset symmetric_difference union".split()
-        ),
-        frozenset: frozenset(
-            "copy difference intersection isdisjoint issubset issuperset symmetric_difference union".split()
-        ),
-        int: frozenset("bit_count bit_length denominator numerator real imag".split()),
-        float: frozenset("is_integer real imag".split()),
-    }
+_TEXT = frozenset(
+    (
+        "capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit",
+        "islower", "isnumeric", "isspace", "istitle", "isupper", "lower", "lstrip", "partition", "removeprefix", "removesuffix",
+        "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title",
+        "upper",
+    )
+)  # fmt: skip
+_SETS = frozenset(
+    ("copy", "difference", "intersection", "isdisjoint", "issubset", "issuperset", "symmetric_difference", "union")
 )
-"""What may be called of values that a template can make itself: nothing whose result can be far larger than its input, such
-as `format`, `replace`, `join`, `center` or `zfill`. The filters of these names are bounded."""
+_METHODS: Mapping[type, frozenset[str]] = {
+    str: _TEXT,
+    Markup: _TEXT,
+    bytes: frozenset(),
+    bytearray: frozenset(),
+    dict: frozenset(("copy", "get", "items", "keys", "values")),
+    list: frozenset(("copy", "count", "index")),
+    tuple: frozenset(("count", "index")),
+    set: _SETS,
+    frozenset: _SETS,
+    int: frozenset(("denominator", "imag", "numerator", "real")),
+    float: frozenset(("imag", "is_integer", "real")),
+}
+"""What a template may use of the values that it can make itself: nothing whose result can be far larger than its input, such
+as `format`, `replace`, `join` or `zfill`. The filters of these names are bounded."""
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment in which all templates are compiled. Rendering needs `bounds.bounded()` around it."""
 
-    intercepted_binops = frozenset(("+", "*", "**", "%"))
-    default_binop_table: ClassVar[dict[str, Callable[[Any, Any], Any]]] = {
-        **ImmutableSandboxedEnvironment.default_binop_table,
-        "+": add,
-        "*": multiply,
-        "**": power,
-        "%": modulo,
-    }
+    intercepted_binops = frozenset(("%", "*", "**", "+"))
     spend = staticmethod(spend)
     weigh = staticmethod(weigh)
     written = staticmethod(written)
-    sliced = staticmethod(sliced)
+    taken_apart = staticmethod(taken_apart)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -88,43 +88,62 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if len(source) > LARGEST_SOURCE:
             raise Exceeded(f"a file of {len(source):,} characters: at most {LARGEST_SOURCE:,}")
         template = _Meter().visit(super()._parse(source, name, filename))
-        assert isinstance(template, nodes.Template)
-        return template.set_environment(self)
+        template.set_environment(self)
+        return cast("nodes.Template", template)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Of built-in types, what is listed; of an application's own, whatever is public."""
+        """Of built-in types, and of what is derived from them, what is listed; else whatever is public."""
         if isinstance(obj, ModuleType) or not super().is_safe_attribute(obj, attr, value):
             return False
+        of = obj if isinstance(obj, type) else type(obj)
         return all(
-            attr in allowed for kind, allowed in _METHODS.items() if isinstance(obj, kind) and hasattr(kind, attr)
+            attr in allowed for kind, allowed in _METHODS.items() if issubclass(of, kind) and hasattr(kind, attr)
         )
 
     def wrap_str_format(self, value: Any) -> None:
-        """`is_safe_attribute` refuses `str.format`; the filter is bounded."""
+        """`is_safe_attribute` refuses `str.format`; the filter of this name is bounded."""
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """A key is hashed, and a tuple of tuples takes its time."""
+        return super().getitem(obj, weigh(argument))
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Each call is a step, and pays for what it is given and what it returns."""
-        if obj in _OURS:
+        if any(obj is ours for ours in _OURS):
             return obj(*args)
         spend(1)
-        if isinstance(obj, BuiltinMethodType):
-            weigh(obj.__self__)
-            if obj.__name__ == "strftime" and any(
-                len(text) > LONGEST_PATTERN for text in args if isinstance(text, str)
-            ):
-                raise Exceeded(f"a strftime pattern of more than {LONGEST_PATTERN} characters")
         for value in (*args, *kwargs.values()):
             weigh(value)
-        result = super().call(context, obj, *args, **kwargs)
-        return written(result) if isinstance(result, str) else result
+        _pay_for_method(obj, args)
+        return kept(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Those of `intercepted_binops`."""
-        result = self.binop_table[operator](left, right)
-        return written(result) if isinstance(result, str) else result
+        return _OPERATORS[operator](left, right)
 
 
-_OURS = (spend, weigh, written, sliced)
+class _Template(Template):
+    def _get_default_module(self, ctx: Context | None = None) -> TemplateModule:
+        """Of an imported template, made anew: Jinja keeps it, with the words and the variables of another mail."""
+        own = ctx.globals_keys - self.globals.keys() if ctx else ()
+        return self.make_module({name: ctx.parent[name] for name in own} if ctx else None)
+
+
+Sandbox.template_class = _Template
+
+_OURS = (spend, weigh, written, taken_apart)
+_OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {"+": add, "*": multiply, "**": power, "%": modulo}
+
+
+def _pay_for_method(method: Any, args: tuple[Any, ...]) -> None:
+    """What a method of a text or container looks through. To look for a text in a text takes the product of their lengths."""
+    owner = getattr(method, "__self__", None)
+    weigh(owner)
+    texts = [len(value) for value in args if isinstance(value, str)]
+    if isinstance(owner, str):
+        spend(sum(texts) * len(owner) // _COMPARED)
+    elif isinstance(owner, date | time) and any(length > LONGEST_PATTERN for length in texts):
+        raise Exceeded(f"a strftime pattern of more than {LONGEST_PATTERN} characters")
 
 
 @pass_context
@@ -177,7 +196,7 @@ class _Meter(NodeTransformer):
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Getitem:
         self.generic_visit(node)
         if isinstance(node.arg, nodes.Slice):
-            node.node = _call("sliced", node.node, node=node)
+            node.node = _call("taken_apart", node.node, node=node)
         return node
 
     def visit_List(self, node: nodes.List) -> nodes.Expr:
@@ -226,6 +245,3 @@ def _weighed(node: nodes.Expr) -> nodes.Expr:
 
 def _call(name: str, *args: nodes.Expr, node: nodes.Node) -> nodes.Call:
     return nodes.Call(nodes.EnvironmentAttribute(name), list(args), [], None, None, lineno=node.lineno)
-
-
-__all__ = ["Sandbox", "SecurityError"]

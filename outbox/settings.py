@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     outbox_max_message_bytes: Count = 25_000_000
     outbox_max_attachment_bytes: Count = 18_000_000
 
-    outbox_templates: Annotated[tuple[str, ...], NoDecode, Listed] = ("templates/email",)
+    outbox_templates: Annotated[tuple[str, ...], NoDecode, Listed] = Field(default_factory=lambda: (_usual_folder(),))
     """Where templates are looked for, the first that has one wins: folders, or `package:folder` in a Python package."""
     outbox_subscriptions: Annotated[tuple[Category, ...], NoDecode, Listed] = ()
     """The categories that a recipient can unsubscribe from. All others are transactional."""
@@ -329,6 +329,12 @@ class Settings(BaseSettings):
         """The variables that a field is read from."""
         alias = cls.model_fields[field].validation_alias
         return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [field.upper()]
+
+
+def _usual_folder() -> str:
+    """Where Flask keeps templates: beside an application of one file, or in the package `app`."""
+    found = (folder for folder in ("templates/email", "app/templates/email") if Path(folder).is_dir())
+    return next(found, "templates/email")
 
 
 def _mailbox(name: str, value: str) -> Mailbox:

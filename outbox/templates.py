@@ -25,9 +25,10 @@ from html_to_markdown import ConversionError
 from jinja2 import BaseLoader, Environment, TemplateSyntaxError, UndefinedError
 from jinja2.exceptions import SecurityError, TemplateNotFound
 
-from outbox.appearance import TooIntricate, inlined, readable
+from outbox.appearance import inlined, readable
 from outbox.bounds import Exceeded, bounded
 from outbox.errors import InvalidTemplate
+from outbox.nesting import TooIntricate
 from outbox.places import Places
 from outbox.sandbox import Sandbox
 from outbox.settings import Settings
@@ -61,6 +62,10 @@ class Templates:
     def names(self) -> list[str]:
         """Every template, sorted."""
         return sorted(self._templates())
+
+    def locales(self, name: str) -> list[str]:
+        """The locales that a template has a text of its own for, besides the default."""
+        return self._places.locales(name, self._place(name))
 
     def render(
         self, name: str, context: Mapping[str, Any], locale: str | None = None, unsubscribe_url: str | None = None
@@ -138,7 +143,7 @@ def _unwritable(name: str, file: str, problem: str) -> InvalidTemplate:
 def _finished(name: str, subject: str, text: str | None, html: str | None) -> Rendered:
     subject = subject.strip()
     if len(subject.splitlines()) > 1:
-        raise InvalidTemplate("template", name, f"its subject is {subject!r:.80}: a subject is one line")
+        raise InvalidTemplate("template", name, "its subject has several lines: a subject is one")
     if html is not None:
         try:
             html = inlined(html)

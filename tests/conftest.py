@@ -28,6 +28,7 @@ from tests.tcp_proxy import Proxy, proxy_to
 
 _ROOT = Path(__file__).parent.parent
 _SETTINGS = (
+    "ADMIN_PASSWORD",
     "CELERY_",
     "DATABASE_URL",
     "FLASK_",

@@ -17,6 +17,7 @@ from outbox.cli.draining import drain
 from outbox.cli.gauges import stats
 from outbox.cli.listing import list_
 from outbox.cli.moving import cancel, requeue, resolve
+from outbox.cli.previewing import preview
 from outbox.cli.queueing import queue
 from outbox.cli.relaying import pause, relays, resume
 from outbox.cli.rotating import rotate_keys
@@ -69,8 +70,9 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no Cyrillic still gets its table
 
 
-for _verb in (
-    queue, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt,
+_VERBS = (
+    queue, preview, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt,
     rotate_keys,
-):  # fmt: skip
+)  # fmt: skip
+for _verb in _VERBS:
     main.add_command(_verb)

@@ -1,6 +1,5 @@
 """`outbox show`: all that is known of one mail."""
 
-import sys
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from outbox.chunk import message_of
 from outbox.cli.listing import STYLES, MailTable, fields
 from outbox.cli.moving import mail_id
 from outbox.cli.surroundings import open_database
-from outbox.cli.terminal import cell, facts, json_option, put, put_json, safe, safe_lines, table
+from outbox.cli.terminal import cell, facts, json_option, put, put_exactly, put_json, safe, safe_lines, table
 from outbox.database import reading
 from outbox.errors import OutboxError
 from outbox.explaining import explain
@@ -52,9 +51,9 @@ def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
         if (html or source) and row.content.sensitive:
             raise OutboxError(f"mail {row.id} is sensitive: what it says is shown to its recipients alone")
         if html:
-            _put_exactly(_html(row).encode())
+            put_exactly(_html(row).encode())
         elif source:
-            _put_exactly(_source(session, row.content))
+            put_exactly(_source(session, row.content))
         elif as_json:
             put_json({"why": explain(connection, settings, id_), **_everything(row)})
         else:
@@ -184,11 +183,3 @@ def _source(session: Session, content: EmailContent) -> bytes:
         return message_of(content, files).as_bytes()
     except ValueError as error:
         raise OutboxError(str(error)) from error
-
-
-def _put_exactly(data: bytes) -> None:
-    """To a file or a pipe the bytes as they are; to a terminal, what is safe of them."""
-    if sys.stdout.isatty():
-        click.echo(safe(data.decode("utf-8", "replace").replace("\r\n", "\n"), keep="\n\t"))
-    else:
-        click.echo(data, nl=False)

@@ -6,6 +6,7 @@ Rich's own markup is never interpreted, for every cell is a `Text`.
 
 import json
 import os
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -110,6 +111,14 @@ def put(*parts: RenderableType) -> None:
     with console.capture() as captured:
         console.print(*parts, sep="\n")
     click.echo("\n".join(line.rstrip() for line in captured.get().split("\n")), nl=False)
+
+
+def put_exactly(data: bytes) -> None:
+    """To a file or a pipe the bytes as they are; to a terminal, what is safe of them."""
+    if sys.stdout.isatty():
+        click.echo(safe(data.decode("utf-8", "replace").replace("\r\n", "\n"), keep="\n\t"))
+    else:
+        click.echo(data, nl=False)
 
 
 def put_json(value: object) -> None:

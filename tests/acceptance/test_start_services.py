@@ -1,5 +1,6 @@
 """The two scripts, as a new user runs them: a copy of the tree, an empty environment, bash."""
 
+import base64
 import os
 import shutil
 import signal
@@ -13,7 +14,8 @@ import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -209,10 +211,19 @@ def _urls(said: str) -> list[str]:
 
 
 def _the_pages_answer(said: str) -> None:
-    application, inbox, flower = (urlopen(url, timeout=10).read().decode() for url in _urls(said))
+    *pages, admin = _urls(said)
+    application, inbox, flower = (urlopen(url, timeout=10).read().decode() for url in pages)
     assert "sent" in application
     assert f"{len(MAILS)} messages" in inbox
     assert "Flower" in flower
+    _, _, password = said.partition("password: ")
+    login = base64.b64encode(f"admin:{password.split()[0]}".encode()).decode()
+    with pytest.raises(HTTPError, match="401"):
+        urlopen(admin, timeout=10)
+    assert (
+        "weekly_news"
+        in urlopen(Request(admin, headers={"Authorization": f"Basic {login}"}), timeout=10).read().decode()
+    )
 
 
 def _what_dies_comes_back(supervisor: Supervisor) -> None:

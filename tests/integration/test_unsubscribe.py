@@ -9,11 +9,9 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
-from flask_wtf import CSRFProtect
 
 from app import create_app
 from app.settings import AppSettings
-from app.unsubscribe import unsubscribing
 from outbox import subscriptions, suppressions
 from outbox.states import Status
 from tests import rows
@@ -213,13 +211,6 @@ def test_while_the_database_is_away_nobody_is_told_that_it_is_done(app: Flask, s
         answer = app.test_client().open(path(settings), method=method)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
         assert "Please try again" in answer.text
-
-
-def test_csrf_protection_of_the_application_lets_it_through(app: Flask, settings: AppSettings) -> None:
-    app.secret_key = "x" * 32
-    CSRFProtect(app).exempt(unsubscribing)
-    assert app.test_client().post(path(settings), data=ONE_CLICK).status_code == 200
-    assert recorded(app) == [("ada@example.com", "news", "one-click")]
 
 
 def test_from_a_mail_to_the_end_of_mails(app: Flask, smtp: SmtpServer, database_url: str) -> None:

@@ -155,6 +155,7 @@ def test_a_subscriptions_mail_has_its_recipients_link() -> None:
         "List-Id": "<news.lists.example.com>",
         "List-Unsubscribe": f"<https://shop.example/unsubscribe/{token()}>",
         "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+        "Auto-Submitted": "auto-generated",
     }
 
 
@@ -167,7 +168,7 @@ def test_a_subscription_in_other_letters_is_no_transactional_mail() -> None:
 def test_transactional_mail_has_none(category: str | None) -> None:
     own = {"List-Unsubscribe": "<mailto:stop@example.com>"}
     checked = drafted(category=category, headers=own, cc="bob@example.com")
-    assert (checked.subscription, checked.content["headers"]) == (None, own)
+    assert (checked.subscription, checked.content["headers"]) == (None, own | {"Auto-Submitted": "auto-generated"})
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def templated(tmp_path: Path, **values: Any) -> Settings:
 
 def test_a_template_shows_the_same_link(tmp_path: Path) -> None:
     settings = templated(tmp_path)
-    asked = {"to": ADA, "template": "issue", "context": {"number": 7}}
+    asked: dict[str, Any] = {"to": ADA, "template": "issue", "context": {"number": 7}}
     content = draft(settings, **asked, category="news").content
     link = subscriptions.url(settings, *NEWS)
     assert f'href="{link}"' in content["html"]
@@ -214,7 +215,7 @@ def test_a_template_shows_the_same_link(tmp_path: Path) -> None:
 
 
 def test_a_templated_mail_is_the_same_under_another_key(tmp_path: Path) -> None:
-    asked = {"to": ADA, "template": "issue", "context": {"number": 7}, "category": "news", "idempotency_key": "k"}
+    asked: dict[str, Any] = {"to": ADA, "template": "issue", "context": {"number": 7}, "category": "news", "idempotency_key": "k"}
     keys = (KEY, OLD_KEY)
     one, other = (draft(templated(tmp_path, outbox_signing_keys=key), **asked).content for key in keys)
     assert one["html"] != other["html"]
