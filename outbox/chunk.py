@@ -1,6 +1,7 @@
 """The rows of one task, as mails to be sent: a query for the rows, one more if any of them has attachments."""
 
 import json
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +13,16 @@ import sqlalchemy as sa
 from outbox.addresses import bare_address
 from outbox.claims import standing_columns
 from outbox.database import Statement, UtcDateTime, Words, reading
+from outbox.errors import KeyMissing
 from outbox.message import File, Message, Part, encoded
 from outbox.models import EmailContent
 from outbox.retry import Standing
+from outbox.sealing import Safe, unlock
 from outbox.signing import Signer
 from outbox.states import OnUncertain
 from outbox.superseding import superseded_by
+
+log = logging.getLogger(__name__)
 
 _KEPT_BYTES = 32 * 1024 * 1024
 """Encoded files that a chunk keeps for its later mails: all that one mail may carry, by the default of
@@ -49,6 +54,9 @@ class Mail:
     """A newer mail that makes this one stale."""
     suppressed: str | None = None
     """Why its recipient must not get mail."""
+    sensitive: bool = False
+    unreadable: str | None = None
+    """Why what it says cannot be read now."""
     loaded_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -75,9 +83,11 @@ class FileLink:
     """An attachment whose bytes are fetched when its turn comes: a chunk of 100 large mails must fit in memory."""
 
     sha256: str
-    filename: str
+    filename: str = field(repr=False)
     content_type: str
     inline_id: str | None
+    key: str | None = field(default=None, repr=False)
+    """That its bytes are locked with: those of a sensitive mail."""
 
 
 def _rows(sql: Words) -> str:
@@ -86,7 +96,8 @@ SELECT q.id, q.claims, q.recipient, q.category, q.attempts, q.max_attempts, q.on
        -({sql.seconds_since("q.lease_expires_at")}) AS lease_left, {standing_columns(sql)},
        {superseded_by("q")} AS superseded_by,
        c.id AS content_id, c.message_id, c.date, c.sender, c.to_header, c.cc_header, c.reply_to, c.subject, c.text,
-       c.html, c.headers, EXISTS (SELECT 1 FROM email_attachments AS f WHERE f.content_id = c.id) AS has_files
+       c.html, c.headers, c.sensitive, c.sealed,
+       EXISTS (SELECT 1 FROM email_attachments AS f WHERE f.content_id = c.id) AS has_files
   FROM email_queue AS q JOIN email_contents AS c ON c.id = q.content_id
  WHERE q.id {sql.among(sql.numbers(":ids"))} AND q.claim_token = :token AND q.status = 'claimed'"""
 
@@ -97,16 +108,16 @@ SELECT content_id, sha256, filename, content_type, inline_id FROM email_attachme
  WHERE content_id {sql.among(sql.numbers(":ids"))} ORDER BY content_id, position"""
 
 
-_ROWS = Statement(_rows, date=UtcDateTime, headers=sa.JSON)
+_ROWS = Statement(_rows, date=UtcDateTime, headers=sa.JSON, sensitive=sa.Boolean)
 _LINKS = Statement(_links)
 _BLOB = sa.text("SELECT data FROM email_blobs WHERE sha256 = :sha256")
 
 
-def load(connection: sa.Connection, ids: Sequence[int], token: str) -> list[Mail]:
-    """The mails among `ids` that are still claimed under `token`, in the order of `ids`."""
+def load(connection: sa.Connection, ids: Sequence[int], token: str, safe: Safe | None = None) -> list[Mail]:
+    """The mails among `ids` that are still claimed under `token`, in their order; `safe` opens what is sealed."""
     rows = {row.id: row for row in _ROWS(connection, ids=json.dumps(ids), token=token)}
     links = _load_links(connection, {row.content_id for row in rows.values() if row.has_files})
-    return [_mail(rows[id_], token, links) for id_ in ids if id_ in rows]
+    return [_mail(rows[id_], token, links, safe) for id_ in ids if id_ in rows]
 
 
 class Composer:
@@ -129,6 +140,19 @@ class Composer:
 
     def compose(self, mail: Mail) -> bytes:
         """The message as it goes to the relay."""
+        return self._guarded(mail) if mail.sensitive else self._compose(mail)
+
+    def _guarded(self, mail: Mail) -> bytes:
+        """What composing raises may hold what is composed; of a sensitive mail, the error's name must do."""
+        try:
+            return self._compose(mail)
+        except sa.exc.SQLAlchemyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again below, where it drags nothing behind it
+            name = type(error).__name__
+        raise ValueError(f"{name}, whose words are hidden, for the mail is sensitive")
+
+    def _compose(self, mail: Mail) -> bytes:
         if mail.content_id != self._content_id:
             self._content_id, self._data = None, b""  # two large ones need not be there at once
             data = replace(mail.message, parts=self._parts(mail)).as_bytes()
@@ -162,6 +186,7 @@ class Composer:
 def _file(connection: sa.Connection, link: FileLink) -> File:
     """Its bytes, fetched."""
     data = connection.execute(_BLOB, {"sha256": link.sha256}).scalar_one()
+    data = data if link.key is None else unlock(data, link.key)
     return File(link.filename, link.content_type, data, link.inline_id)
 
 
@@ -173,8 +198,8 @@ def _load_links(connection: sa.Connection, contents: set[int]) -> Mapping[int, S
     return links
 
 
-def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]]) -> Mail:
-    return Mail(
+def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]], safe: Safe | None) -> Mail:
+    mail = Mail(
         id=row.id,
         token=token,
         number=row.claims,
@@ -186,8 +211,29 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]])
         loaded=standing(row),
         message=message_of(row),
         files=links.get(row.content_id, ()),
+        sensitive=row.sensitive,
         superseded_by=row.superseded_by,
     )
+    if row.sealed is not None:
+        _open(mail, row.sealed, safe)
+    return mail
+
+
+def _open(mail: Mail, sealed: bytes, safe: Safe | None) -> None:
+    """Put in what a sensitive mail says; if that makes no sense, nothing, and it dies when it is composed."""
+    try:
+        if safe is None:
+            raise KeyMissing  # noqa: TRY301 - the same as with other keys
+        said = safe.open(sealed)
+    except KeyMissing as error:
+        mail.unreadable = str(error)
+    except ValueError as error:
+        log.error("mail %d: %s", mail.id, error)  # noqa: TRY400 - a traceback tells no more
+    else:
+        mail.message = replace(mail.message, **{name: said[name] for name in ("subject", "text", "html", "headers")})
+        mail.files = [
+            replace(link, **file, key=said["files_key"]) for link, file in zip(mail.files, said["files"], strict=False)
+        ]
 
 
 def message_of(content: sa.Row[Any] | EmailContent, files: Sequence[File] = ()) -> Message:

@@ -90,6 +90,9 @@ class PostgreSQL:
     skip_locked = "FOR NO KEY UPDATE SKIP LOCKED"
     """Not FOR UPDATE: that would also skip rows whose child row (an attempt) is being inserted."""
 
+    lock = "FOR NO KEY UPDATE"
+    """The same, and waits for whoever has the row."""
+
     @staticmethod
     def after(seconds: str) -> str:
         """The time that many seconds from now."""
@@ -137,6 +140,7 @@ class SQLite:
 
     now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
     skip_locked = ""
+    lock = ""
 
     @staticmethod
     def after(seconds: str) -> str:

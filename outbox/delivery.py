@@ -27,6 +27,7 @@ from outbox.journal import Journal
 from outbox.ledger import Ledger
 from outbox.rates import Rates
 from outbox.relay import Relay, Report
+from outbox.sealing import Safe
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement
 from outbox.signing import Signer
@@ -64,6 +65,7 @@ class Courier:
         self._ledger = ledger or Ledger(engine, settings.outbox_lease_seconds, self._journal)
         self._open_relay = open_relay
         self._policy = retry.Policy.of(settings)
+        self._safe = Safe.of(settings)
         self._stopping = threading.Event()
         self._gate = Gate(engine, settings, worker, rates or Rates(base=settings.throttle_seconds), self._stopping)
         self._relays: dict[tuple[int, str], Relay] = {}  # by thread: a relay is one conversation, and has no lock
@@ -144,7 +146,7 @@ class Courier:
 
     def _load(self, ids: Sequence[int], token: str) -> tuple[list[Mail], bool]:
         with reading(self._engine) as connection:
-            mails = load(connection, ids, token)
+            mails = load(connection, ids, token, self._safe)
             return mails, self._gate.prepare(connection, mails)
 
     def _deliver(self, mail: Mail, endpoint: Endpoint, composer: Composer, token: str) -> Status:
@@ -214,7 +216,9 @@ class Courier:
         )
         # Where all mail is redirected, the relay spoke of that one address.
         suppress = report.suppress and not self._settings.outbox_redirect_to
-        settlement = Settlement.of(mail.token, verdict, attempt, relay=mail.relay, suppress=suppress)
+        settlement = Settlement.of(
+            mail.token, verdict, attempt, relay=mail.relay, suppress=suppress, sensitive=mail.sensitive
+        )
         if not self._ledger.settle(settlement):
             log.error("delivery: mail %d (%s) was not ours to settle any more", mail.id, report.outcome)
         elif verdict.status in {Status.DEAD, Status.UNCERTAIN}:
@@ -225,7 +229,13 @@ class Courier:
         """Without a conversation."""
         self._ledger.settle(
             Settlement(
-                mail.id, mail.token, end.status, dead_reason=end.dead_reason, last_error=end.why, relay=mail.relay
+                mail.id,
+                mail.token,
+                end.status,
+                dead_reason=end.dead_reason,
+                last_error=end.why,
+                relay=mail.relay,
+                sensitive=mail.sensitive,
             )
         )
         return end.status

@@ -13,6 +13,7 @@ from outbox import arguments, subscriptions, templates
 from outbox.addresses import Mailbox, marked_automatic, parse_mailbox
 from outbox.attachments import Attachment, check_together
 from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
+from outbox.sensitive import discreet
 from outbox.settings import Settings
 from outbox.states import Kind, OnUncertain, Priority
 from outbox.subscriptions import Subscription
@@ -28,16 +29,24 @@ _DIGESTS = (
 class Draft:
     """A mail that can be written: the columns of its content and of each of its queue rows."""
 
-    content: dict[str, Any]
-    row: dict[str, Any]
+    content: dict[str, Any] = field(repr=False)
+    row: dict[str, Any] = field(repr=False)
     recipients: list[tuple[Kind, str]]
-    attachments: list[Attachment] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list, repr=False)
     within: float | None = None
     """Seconds for which a mail that collapses waits for others of its key, if it is the first."""
     subscription: str | None = None
     """The category, if the recipient can unsubscribe from it."""
+    fingerprints: tuple[str, ...] = ()
+    """Of a sensitive mail: the `payload_hash` that it has under each of the keys."""
+
+    @property
+    def hashes(self) -> tuple[str | None, ...]:
+        """Any of which says that a mail is this one."""
+        return self.fingerprints or (self.content["payload_hash"],)
 
 
+@discreet
 def draft(
     settings: Settings,
     to: str | Iterable[str],
@@ -72,7 +81,6 @@ def draft(
 
     `earlier`: the contexts of the digest that this mail, which collapses, is to take up.
     """
-    _refuse_what_is_not_there_yet(sensitive)
     sender = _sender(from_email, settings)
     envelope = {
         Kind.TO: arguments.mailboxes("to", to),
@@ -127,9 +135,13 @@ def draft(
         "date": datetime.now(UTC).replace(microsecond=0),
         "sender": sender.header,
         "idempotency_key": key,
-        "payload_hash": key and _hash(said | _asked(template, context), from_email, recipients, files),
+        "payload_hash": _hash(said | _asked(template, context), from_email, recipients, files)
+        if key or sensitive
+        else None,
         "request_id": arguments.label("request_id", request_id),
         "size": _size(rendered, files, settings),
+        "sensitive": False,  # this and the next: `discreet` makes it so
+        "sealed": None,
     }
     row = {
         "subject": said["subject"],
@@ -143,14 +155,6 @@ def draft(
         **arguments.times(scheduled_at, expires_at),
     }
     return Draft(content, row, recipients, files, gathers, subscription and subscription.category)
-
-
-def _refuse_what_is_not_there_yet(sensitive: bool) -> None:
-    # Better an error than a secret that is kept in clear.
-    if sensitive:
-        raise InvalidEmail(
-            "sensitive", sensitive, "this version does not encrypt mail at rest: send a link to the secret instead"
-        )
 
 
 def _subscription(settings: Settings, category: str | None, recipients: list[tuple[Kind, str]]) -> Subscription | None:

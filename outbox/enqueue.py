@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
-from outbox import suppressions
+from outbox import suppressions, wiping
 from outbox.attachments import Blob
 from outbox.database import insert, utcnow
 from outbox.draft import Draft
@@ -96,7 +96,17 @@ def insert_rows(connection: sa.Connection, new: Sequence[tuple[int, Draft]]) -> 
     statement = sa.insert(_QUEUE).returning(_QUEUE.c.content_id, _QUEUE.c.id)
     for row in connection.execute(statement, lines):
         firsts[row.content_id] = min(row.id, firsts.get(row.content_id, row.id))
+    if dead:
+        wiping.wipe(connection, [firsts[id_] for id_, d in new if d.content["sensitive"]])
     return firsts
+
+
+def wipe_if_born_dead(connection: sa.Connection, content: EmailContent, checked: Draft, ends: Ends) -> None:
+    """Before the flush: a sensitive mail that nobody will get is never written."""
+    finals = [row.get("finalized_at") for row in rows(checked, ends)]
+    if content.sensitive and all(finals):
+        content.sealed, content.purged_at = None, finals[0]
+        wiping.empty(connection, [file.sha256 for file in checked.attachments])
 
 
 def insert_attachments(connection: sa.Connection, new: Sequence[tuple[int, Draft]]) -> None:
@@ -157,15 +167,15 @@ def _sizes(connection: sa.Connection, hashes: Collection[str]) -> dict[str, int]
 
 def first_rows(connection: sa.Connection, drafts: Iterable[Draft]) -> dict[str, int]:
     """Key -> id of the first row of the mail that has it, or IdempotencyConflict if that says something else."""
-    hashes = [(d.content["idempotency_key"], d.content["payload_hash"]) for d in drafts]
+    hashes = [(d.content["idempotency_key"], d.hashes) for d in drafts]
     found = _with_keys(connection, sorted({key for key, _ in hashes}))
-    for key, payload_hash in hashes:
+    for key, accepted in hashes:
         if key not in found:
             raise IdempotencyConflict(
                 f"idempotency_key={key!r}: a concurrent transaction, which this one cannot see, has just used it; "
                 "repeat the transaction"
             )
-        if found[key].payload_hash != payload_hash:
+        if found[key].payload_hash not in accepted:
             raise IdempotencyConflict(
                 f"idempotency_key={key!r}: it was used on {found[key].created_at:%Y-%m-%d %H:%M} for a mail that "
                 f"says something else ({found[key].message_id}); a new mail needs a new key"

@@ -12,6 +12,7 @@
      +-- NotPossible            the mail is not in a state in which that can be done
      +-- LeaseLost              the mail must not be sent by us (any more)
      +-- NotRecorded            the end of a claim could not be written down
+     +-- KeyMissing             a sensitive mail was encrypted with a key that we do not have
 
 A message names the field, the value and the remedy.
 """
@@ -79,3 +80,10 @@ class LeaseLost(OutboxError):
 
 class NotRecorded(OutboxError):
     """What became of a mail could not be written down. Its row waits for the reaper, which takes it for uncertain."""
+
+
+class KeyMissing(OutboxError):
+    """What a sensitive mail says is encrypted with a key that is not in `OUTBOX_ENCRYPTION_KEYS`: it waits for that."""
+
+    def __init__(self) -> None:
+        super().__init__("encrypted with a key that is not in OUTBOX_ENCRYPTION_KEYS")

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from outbox import breaker, fence, subscriptions, suppressions
 from outbox.database import utcnow
-from outbox.models import EmailAttempt, QueuedEmail
+from outbox.models import EmailAttempt, EmailContent, QueuedEmail
 from outbox.operations import missing
 from outbox.sentences import Attempt, Facts, sentence
 from outbox.settings import Settings
@@ -18,7 +18,9 @@ from outbox.states import DeadReason, Outcome, Stage, Status
 
 def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
     """One sentence on how the mail stands now. Raises NotPossible if there is no such mail."""
-    row = connection.execute(sa.select(*_COLUMNS, utcnow().label("now")).where(QueuedEmail.id == id_)).first()
+    wiped = sa.and_(EmailContent.sensitive, EmailContent.sealed.is_(None)).label("wiped")
+    query = sa.select(*_COLUMNS, wiped, utcnow().label("now")).join(QueuedEmail.content)
+    row = connection.execute(query.where(QueuedEmail.id == id_)).first()
     if row is None:
         raise missing(id_)
     columns = dict(row._mapping)  # noqa: SLF001 - its public name

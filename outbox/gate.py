@@ -18,7 +18,8 @@ from outbox.states import DeadReason, Outcome, Status
 from outbox.superseding import SUPERSEDED
 
 FENCE_SECONDS = 900
-"""How long a mail waits whose recipient may not be written to: what changes that is a setting, and so a restart."""
+"""How long a mail waits whose recipient may not be written to, or whose key is missing: what changes that is a setting,
+and so a restart."""
 
 PATIENCE = 5.0
 """Seconds that a conversation waits for its turn at the relay's rate. What takes longer waits in the table."""
@@ -104,7 +105,7 @@ class Gate:
             return end
         if mail.suppressed is not None:
             return End(Status.DEAD, mail.suppressed, DeadReason.SUPPRESSED)
-        if why := fence.held(self._settings, mail.recipient):
+        if why := mail.unreadable or fence.held(self._settings, mail.recipient):
             return Hold(FENCE_SECONDS, why)
         if mail.relay is not None and mail.relay not in self._names:
             return End(

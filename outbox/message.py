@@ -35,7 +35,7 @@ _LONGEST_NAME = 255  # what file systems allow; longer names are cut into RFC 22
 _PIECE = 60  # columns of such a piece, which leaves a line room for its label
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class File:
     """An attachment or, with an `inline_id` (the HTML's `cid:`, without brackets), a picture that the HTML shows."""
 
@@ -44,6 +44,10 @@ class File:
     data: bytes
     inline_id: str | None = None
 
+    def __repr__(self) -> str:
+        """Not its name nor its bytes: logs and tracebacks are read by those whom the mail is not for."""
+        return f"<File of {len(self.data)} bytes>"
+
 
 class Part(NamedTuple):
     """A file, encoded: many mails can share it. `place` is the multipart that it belongs to."""
@@ -51,8 +55,12 @@ class Part(NamedTuple):
     place: Literal["alternative", "related", "mixed"]
     data: bytes
 
+    def __repr__(self) -> str:
+        """Not what it holds, for the same reason."""
+        return f"<Part of {len(self.data)} bytes>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Message:
     """What is said, ready to be composed. Who gets it is the envelope's business: there is no bcc here to leak.
 
@@ -73,6 +81,10 @@ class Message:
     files: Sequence[File] = ()
     parts: Sequence[Part] = ()
     """Files that were encoded before, for this mail or another."""
+
+    def __repr__(self) -> str:
+        """Not what it says, for the same reason."""
+        return f"<Message {self.message_id}>"
 
     def as_bytes(self) -> bytes:
         """7-bit ASCII, CRLF line ends, no line over 998 characters; dots are the SMTP client's to stuff.

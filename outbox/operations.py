@@ -10,9 +10,10 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
+from outbox import wiping
 from outbox.database import Statement, Words
 from outbox.errors import NotPossible
-from outbox.states import Status
+from outbox.states import FINAL, Status
 
 
 class Resolution(StrEnum):
@@ -31,6 +32,7 @@ UPDATE email_queue
        expires_at = CASE WHEN expires_at > {sql.now} THEN expires_at END,
        dead_reason = NULL, finalized_at = NULL, relay = NULL, waiting_for = NULL
  WHERE id {sql.among(sql.numbers(":ids"))} AND {from_}
+   AND NOT EXISTS (SELECT 1 FROM email_contents AS c WHERE c.id = content_id AND c.sensitive AND c.sealed IS NULL)
 RETURNING id"""
 
 
@@ -64,20 +66,26 @@ _REQUEUE_UNCERTAIN = Statement(_requeue_uncertain)
 _CANCEL = Statement(_cancel)
 _CONFIRM = Statement(_confirm)
 _GIVE_UP = Statement(_give_up)
-_STATUS = sa.text("SELECT status FROM email_queue WHERE id = :id")
+_STATUS = sa.text("""
+SELECT q.status, c.sensitive AND c.sealed IS NULL AS wiped
+  FROM email_queue AS q JOIN email_contents AS c ON c.id = q.content_id WHERE q.id = :id""")
 
 
 def requeue(connection: sa.Connection, ids: Iterable[int]) -> set[int]:
     """dead, cancelled, uncertain -> pending, due now, as if queued now: no attempt counts, and its age starts anew.
 
-    Returns the ids that were moved.
+    Returns the ids that were moved. A sensitive mail that was wiped is not among them: it has nothing left to say.
     """
-    return set(_REQUEUE(connection, ids=json.dumps(list(ids))).scalars())
+    ids = list(ids)
+    wiping.lock(connection, ids)  # or a recipient's row that ends right now wipes what is requeued here
+    return set(_REQUEUE(connection, ids=json.dumps(ids)).scalars())
 
 
 def cancel(connection: sa.Connection, ids: Iterable[int]) -> set[int]:
     """pending -> cancelled. Returns the ids that were moved; what a worker has is not ours to stop."""
-    return set(_CANCEL(connection, ids=json.dumps(list(ids))).scalars())
+    cancelled = set(_CANCEL(connection, ids=json.dumps(list(ids))).scalars())
+    wiping.wipe(connection, cancelled)
+    return cancelled
 
 
 def resolve(connection: sa.Connection, id_: int, resolution: Resolution, who: str = "a person") -> bool:
@@ -89,8 +97,13 @@ def resolve(connection: sa.Connection, id_: int, resolution: Resolution, who: st
             moved = _GIVE_UP(connection, id=id_, said=f"given up while uncertain, by {who}")
         case Resolution.REQUEUE:
             moved = _REQUEUE_UNCERTAIN(connection, ids=json.dumps([id_]))
-    return moved.first() is not None
+    was_uncertain = moved.first() is not None
+    wiping.wipe(connection, [id_])
+    return was_uncertain
 
+
+WIPED = "what it said was sensitive, and wiped when it was over; to repeat it, queue a new mail"
+"""Why a mail cannot be requeued, in words."""
 
 _POSSIBLE = {
     Status.PENDING: "it can be cancelled",
@@ -105,11 +118,12 @@ _POSSIBLE = {
 
 def refusal(connection: sa.Connection, id_: int, wish: str) -> NotPossible:
     """Why a mail could not be moved, from how it stands now. `wish`: what it should have been, as in `cancelled`."""
-    found = connection.execute(_STATUS, {"id": id_}).scalar()
+    found = connection.execute(_STATUS, {"id": id_}).first()
     if found is None:
         return missing(id_)
-    status = Status(found)
-    return NotPossible(f"mail {id_} is {status} and cannot be {wish}: {_POSSIBLE[status]}")
+    status = Status(found.status)
+    possible = WIPED if found.wiped and status in FINAL else _POSSIBLE[status]
+    return NotPossible(f"mail {id_} is {status} and cannot be {wish}: {possible}")
 
 
 def missing(id_: int) -> NotPossible:

@@ -7,8 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from outbox import claims, retry
+from outbox import claims, retry, wiping
 from outbox.chunk import standing
+from outbox.database import reading
 from outbox.journal import Journal
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement, settle
@@ -31,7 +32,16 @@ def reap(engine: sa.Engine, settings: Settings) -> int:
     journal = Journal(settings.outbox_journal)
     if journal.exists:
         journal.replay(engine)
+    _wipe_forgotten(engine)
     return _return_unbegun(engine) + _settle_lapsed(engine, settings)
+
+
+def _wipe_forgotten(engine: sa.Engine) -> None:
+    with reading(engine) as connection:
+        contents = wiping.forgotten(connection)
+    if contents:
+        with engine.begin() as connection:
+            wiping.wipe_forgotten(connection, contents)
 
 
 def _return_unbegun(engine: sa.Engine) -> int:
@@ -95,4 +105,4 @@ def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> 
         relay=row.relay or "",
         worker=row.claimed_by,
     )
-    return Settlement.of(row.claim_token, verdict, attempt)
+    return Settlement.of(row.claim_token, verdict, attempt, sensitive=True)

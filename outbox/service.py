@@ -88,6 +88,9 @@ class EmailService:
         takes it up and becomes a digest, whose template finds all their contexts, oldest first, in `contexts`. It goes
         `within` so many seconds of the first.
 
+        `sensitive` encrypts what the mail says, files included, with a key of OUTBOX_ENCRYPTION_KEYS, shows it nowhere,
+        and wipes it when its last recipient has it or never will.
+
         The same `idempotency_key` with the same mail returns the row that is there; with another mail it raises
         IdempotencyConflict. Anything that cannot be a mail raises InvalidEmail, naming the argument and its value;
         nothing is written then.
@@ -185,6 +188,7 @@ class EmailService:
         ends = enqueue.ends(self._connection(), [checked])
         content.recipients = [QueuedEmail(**row) for row in enqueue.rows(checked, ends)]
         content.attachments = [EmailAttachment(**link) for link in enqueue.links(checked)]
+        enqueue.wipe_if_born_dead(self._connection(), content, checked, ends)
         self._session.add(content)
         if supersedes is not None:
             self._session.flush()
@@ -239,7 +243,9 @@ class EmailService:
         except InvalidEmail as error:
             raise type(error)(f"mails[{number}].{error.field}", error.value, error.problem) from error
         except TypeError as error:
-            raise InvalidEmail(f"mails[{number}]", mail, f"give the arguments of queue_email ({error})") from error
+            # Their names only: one of the values may be a secret.
+            given = list(mail) if isinstance(mail, Mapping) else mail
+            raise InvalidEmail(f"mails[{number}]", given, f"give the arguments of queue_email ({error})") from error
         if checked.within is not None:
             raise InvalidEmail(
                 f"mails[{number}].collapse", checked.row["collapse"], "queue a mail that collapses with queue_email"

@@ -72,6 +72,10 @@ def _signing_key(value: SecretStr) -> SecretStr:
 Category = Annotated[str, AfterValidator(_category)]
 SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]
 
+MAKE_A_KEY = 'python -c "from cryptography.fernet import Fernet as F; print(F.generate_key().decode())" makes one'
+"""For `OUTBOX_ENCRYPTION_KEYS`."""
+
+_FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")  # 32 bytes in base64
 _IN_A_URL = re.compile(r"//.*@")
 
 _ONE_RELAY = ("smtp_host", "smtp_port", "smtp_user", "smtp_password", "smtp_use_tls", "smtp_use_ssl")
@@ -181,6 +185,15 @@ class Settings(BaseSettings):
         if not isinstance(entries, list | tuple):
             return value
         return tuple(_address_or_domain(entry.strip()) for entry in map(str, entries) if entry.strip())
+
+    @field_validator("outbox_encryption_keys")
+    @classmethod
+    def _keys_encrypt(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, key in enumerate(keys, 1):
+            # `Fernet` is lenient: it overlooks what base64 does not know, and what follows the end.
+            if not _FERNET_KEY.fullmatch(key.get_secret_value()):
+                raise ValueError(f"number {number} is no Fernet key; {MAKE_A_KEY}")
+        return keys
 
     @field_validator("outbox_environment")
     @classmethod

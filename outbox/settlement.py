@@ -9,10 +9,11 @@ from typing import NamedTuple, Self
 
 import sqlalchemy as sa
 
+from outbox import wiping
 from outbox.claims import as_lines
 from outbox.database import Statement, Words
 from outbox.retry import Verdict
-from outbox.states import DeadReason, Outcome, Stage, Status
+from outbox.states import FINAL, DeadReason, Outcome, Stage, Status
 
 
 class Attempt(NamedTuple):
@@ -43,10 +44,18 @@ class Settlement(NamedTuple):
     relay: str | None = None  # that may have had the mail, and must be the one to have it again
     suppress: bool = False  # the recipient does not exist
     attempt: Attempt | None = None
+    sensitive: bool = False  # maybe: if it is, it is wiped when its last row is final
 
     @classmethod
     def of(
-        cls, token: str, verdict: Verdict, attempt: Attempt, *, relay: str | None = None, suppress: bool = False
+        cls,
+        token: str,
+        verdict: Verdict,
+        attempt: Attempt,
+        *,
+        relay: str | None = None,
+        suppress: bool = False,
+        sensitive: bool = False,
     ) -> Self:
         """What a conversation, and the verdict on it, make of the row.
 
@@ -64,6 +73,7 @@ class Settlement(NamedTuple):
             relay={Outcome.UNCERTAIN: attempt.relay, Outcome.SENT: None}.get(attempt.outcome, relay),
             suppress=suppress,
             attempt=attempt,
+            sensitive=sensitive,
         )
 
 
@@ -160,7 +170,8 @@ _RECORD = Statement(_record)
 def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
     """sending -> sent, pending, dead or uncertain; claimed -> pending, dead, uncertain or cancelled.
 
-    With the attempt, if there was one. A recipient that does not exist is suppressed in the same transaction.
+    With the attempt, if there was one. A recipient that does not exist is suppressed in the same transaction, and a
+    sensitive mail of which nothing more is to come is wiped.
     Returns the ids that were ours.
     """
     ours = set(_SETTLE(connection, lines=as_lines(s._replace(attempt=None) for s in settlements)).scalars())
@@ -170,6 +181,9 @@ def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[
     gone = [s.id for s in settlements if s.suppress and s.id in ours]
     if gone:
         _suppress_all(connection, gone)
+    ended = [s.id for s in settlements if s.sensitive and s.status in FINAL and s.id in ours]
+    if ended:
+        wiping.wipe(connection, ended)
     return ours
 
 
@@ -197,4 +211,5 @@ def settle_late(connection: sa.Connection, settlements: Sequence[Settlement]) ->
     corrected = set(_SETTLE_LATE(connection, lines=as_lines(attempts.values())).scalars())
     if corrected:
         _CORRECT(connection, lines=as_lines(attempts[id_] for id_ in corrected))
+        wiping.wipe(connection, corrected)
     return set(_KNOWN_AS_SENT(connection, lines=as_lines(attempts.values())).scalars())

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from outbox import wiping
 from outbox.database import Statement, UtcDateTime, Words
 
 SUPERSEDED = "superseded by a newer mail"
@@ -79,7 +80,9 @@ def supersede(connection: sa.Connection, keys: Collection[str]) -> set[int]:
 
     Of two transactions with the same key neither sees the other's mail; then the older one ends at its turn to be sent.
     """
-    return set(_SUPERSEDE(connection, keys=json.dumps(sorted(keys)), said=f"{SUPERSEDED}: ").scalars())
+    moved = set(_SUPERSEDE(connection, keys=json.dumps(sorted(keys)), said=f"{SUPERSEDED}: ").scalars())
+    wiping.wipe(connection, moved)
+    return moved
 
 
 def take_over(connection: sa.Connection, key: str, recipient: str, template: str) -> Digest | None:

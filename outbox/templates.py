@@ -42,6 +42,10 @@ class Rendered(NamedTuple):
     text: str | None
     html: str | None
 
+    def __repr__(self) -> str:
+        """Not what it says: tracebacks are read by those whom the mail is not for."""
+        return "<Rendered>"
+
 
 class Templates:
     """The templates of some places, each file read and compiled once, when it is first needed.

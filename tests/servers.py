@@ -192,3 +192,13 @@ def _wait_until_ready(url: sa.URL, log: Path) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+def dump(url: str) -> str:
+    """What `pg_dump` says of a database: every table with all of its rows, bytes as hex."""
+    server = _programs(Path(), {}) / "postgres"  # which may be a link, to where its companions are
+    program = shutil.which("pg_dump", path=server.resolve().parent) or "pg_dump"
+    database = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return subprocess.run(
+        [program, database], capture_output=True, encoding="utf-8", check=True, env=_ENVIRONMENT
+    ).stdout

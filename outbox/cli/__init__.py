@@ -20,6 +20,7 @@ from outbox.cli.moving import cancel, requeue, resolve
 from outbox.cli.previewing import preview
 from outbox.cli.queueing import queue
 from outbox.cli.relaying import pause, relays, resume
+from outbox.cli.rotating import rotate_keys
 from outbox.cli.showing import show, why
 from outbox.cli.suppressing import suppress
 from outbox.cli.surroundings import explain
@@ -71,6 +72,7 @@ def main() -> None:
 
 _VERBS = (
     queue, preview, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt,
+    rotate_keys,
 )  # fmt: skip
 for _verb in _VERBS:
     main.add_command(_verb)

@@ -101,6 +101,11 @@ _TIME = "TIME"
 @click.option("--expires", "expires_at", callback=moment, metavar=_TIME, help="Not after.")
 @click.option("--category", help="A label of your own, to find it by.")
 @click.option("--key", "idempotency_key", help="Queue this once, however often the command is repeated.")
+@click.option(
+    "--sensitive",
+    is_flag=True,
+    help="Encrypt what it says, and wipe it when it is sent. Others see the command line: use --text-file -.",
+)
 @click.option("--max-attempts", type=int, help="[default: OUTBOX_MAX_ATTEMPTS]")
 @click.option(
     "--on-uncertain",

@@ -48,6 +48,8 @@ def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
         row = session.get(QueuedEmail, id_)
         if row is None:
             raise missing(id_)
+        if (html or source) and row.content.sensitive:
+            raise OutboxError(f"mail {row.id} is sensitive: what it says is shown to its recipients alone")
         if html:
             put_exactly(_html(row).encode())
         elif source:
@@ -112,7 +114,6 @@ def _content_facts(content: EmailContent) -> list[tuple[str, object]]:
         f"{file.filename} ({file.content_type}{', inline ' + file.inline_id if file.inline_id else ''})"
         for file in content.attachments
     ]
-    bodies = [name for name, body in (("text", content.text), ("HTML", content.html)) if body]
     return [
         ("Message-ID", content.message_id),
         ("Date", clock(content.date)),
@@ -123,10 +124,17 @@ def _content_facts(content: EmailContent) -> list[tuple[str, object]]:
         ("Subject", content.subject),
         *content.headers.items(),
         ("Key", content.idempotency_key),
-        ("Body", f"{' and '.join(bodies) or 'purged'}, {content.size:,} bytes with attachments"),
+        ("Body", f"{_body(content)}, {content.size:,} bytes with attachments"),
         ("Purged", content.purged_at and clock(content.purged_at)),
         *(("Attachment", file) for file in files),
     ]
+
+
+def _body(content: EmailContent) -> str:
+    if content.sensitive:
+        return "sensitive and wiped" if content.sealed is None else "sensitive and encrypted"
+    bodies = [name for name, body in (("text", content.text), ("HTML", content.html)) if body]
+    return " and ".join(bodies) or "purged"
 
 
 def _attempt_table(tries: list[EmailAttempt]) -> RenderableType:
@@ -149,7 +157,7 @@ def _everything(row: QueuedEmail) -> dict[str, Any]:
     content = row.content
     return {
         "mail": fields(row),
-        "content": _columns(content),
+        "content": _columns(content) | {"sealed": content.sealed is not None},
         "attachments": [_columns(file) for file in content.attachments],
         "attempts": [_columns(attempt) for attempt in row.tries],
         "others": [fields(other) for other in content.recipients if other.id != row.id],

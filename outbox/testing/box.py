@@ -17,6 +17,7 @@ from outbox.drain import drain
 from outbox.explaining import explain
 from outbox.journal import Journal
 from outbox.models import Base, EmailContent, QueuedEmail
+from outbox.sealing import Safe
 from outbox.settings import Settings
 from outbox.signing import Signer
 from outbox.states import Priority, Status
@@ -163,7 +164,8 @@ class Outbox:
     def _compose(self, connection: sa.Connection) -> list[Mail]:
         """What is due, claimed."""
         claim = claims.claim(connection, dict.fromkeys(Priority, _ALL), WORKER, _LEASE)
-        mails = load(connection, sorted(id_ for ids in claim.ids.values() for id_ in ids), claim.token)
+        ids = sorted(id_ for lane in claim.ids.values() for id_ in lane)
+        mails = load(connection, ids, claim.token, Safe.of(self._settings))
         composer = Composer(_engine(connection), mails, Signer.of(self._settings))
         return [Mail.read(mail.id, mail.sender, mail.recipient, composer.compose(mail)) for mail in mails]
 

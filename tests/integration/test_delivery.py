@@ -263,6 +263,24 @@ def test_a_sender_that_is_not_ascii_shuts_the_relay_before_it_costs_the_queue(en
     assert rows.statuses(engine, ids) == ["dead", "dead", "pending", "pending", "pending"]
 
 
+def test_a_mail_that_cannot_be_composed_leaves_nothing_to_the_next(engine: sa.Engine) -> None:
+    """The next is another row of the mail before, whose bytes would still be at hand."""
+    with SmtpServer() as server:
+        settings = settings_for(server)
+        first, last = queue(engine, settings, to=[ADA, BOB])
+        (broken,) = queue(engine, settings, to=DEE)
+        spoilt = rows.row(engine, broken).content_id
+        with engine.begin() as connection:
+            connection.execute(sa.update(EmailContent).where(EmailContent.id == spoilt).values(text=None))
+            order = {first: -3, broken: -2, last: -1}
+            for id_, seconds in order.items():
+                due = sa.update(QueuedEmail).where(QueuedEmail.id == id_).values(next_attempt_at=rows.from_now(seconds))
+                connection.execute(due)
+        assert deliver(engine, settings) == {Status.SENT: 2, Status.DEAD: 1}
+        assert [mail.recipient for mail in server.mails] == [ADA, BOB]
+        assert server.mails[0].data == server.mails[1].data
+
+
 def test_an_attachment_that_is_gone(engine: sa.Engine) -> None:
     with SmtpServer() as server:
         settings = settings_for(server)

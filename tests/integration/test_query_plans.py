@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import claims, operations, settlement, stats, suppressions
+from outbox import claims, operations, settlement, stats, suppressions, wiping
 from outbox.chunk import load
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
@@ -39,7 +39,9 @@ def history(postgresql: sa.URL, postgresql_template: str) -> Iterator[sa.Engine]
     engine = create_engine(postgresql.set(database="history").render_as_string(hide_password=False))
     sent = rows.add(engine, status=Status.SENT, claims=1, attempts=1, sent_at=from_now(-9), finalized_at=from_now(-9))
     with engine.begin() as connection:
-        _repeat(connection, "email_contents", CONTENTS, message_id="'<' || n || '@example.com>'")
+        # One content in 40 is sensitive, and not wiped.
+        sealed = "CASE WHEN n % 40 = 0 THEN 'sealed'::bytea END"
+        _repeat(connection, "email_contents", CONTENTS, message_id="'<' || n || '@example.com>'", sealed=sealed)
         # A row every 70 seconds; one in 400 is dead, and one uncertain.
         _repeat(
             connection,
@@ -142,6 +144,7 @@ def run_each(connection: sa.Connection, check: Check) -> None:
     _reap(connection, check, list(claim.ids[Priority.HIGH]))
     _look(connection, check)
     _decide(connection, check, ids)
+    _wipe(connection, check, ids)
 
 
 def _settle(connection: sa.Connection, check: Check, ids: list[int]) -> None:
@@ -200,6 +203,22 @@ def _decide(connection: sa.Connection, check: Check, ids: list[int]) -> None:
         check("pk_email_queue")
 
 
+def _wipe(connection: sa.Connection, check: Check, ids: list[int]) -> None:
+    connection.execute(
+        sa.text(
+            "UPDATE email_contents SET sealed = :sealed WHERE id = (SELECT content_id FROM email_queue WHERE id = :id)"
+        ),
+        {"sealed": b"sealed", "id": ids[0]},
+    )
+    check()
+    wiping.wipe(connection, ids)
+    check("pk_email_queue")
+    found = wiping.forgotten(connection)
+    check("ix_email_contents_sealed", "ix_email_queue_content_id")
+    wiping.wipe_forgotten(connection, [*found, 7])
+    check()
+
+
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize("then", LEASED_THEN)
 def test_no_statement_reads_the_history(history: sa.Engine, then: str, mode: str) -> None:
@@ -254,7 +273,7 @@ def told(sqlite_url: str) -> Iterator[tuple[sa.Engine, list[str]]]:
 
 def table_scans(steps: list[str]) -> list[str]:
     """The steps that read a table of ours from end to end, but for the partial indexes, which hold what is wanted."""
-    partial = r"USING (?:COVERING )?INDEX ix_email_queue_(?:due|leased|final|failed)\b"
+    partial = r"USING (?:COVERING )?INDEX ix_email_(?:queue_(?:due|leased|final|failed)|contents_sealed)\b"
     scans = [step for step in steps if re.match(r"SCAN (?:email_\w+|[acfq])\b", step)]
     return [scan for scan in scans if not re.search(partial, scan)]
 

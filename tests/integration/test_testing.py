@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from cryptography.fernet import Fernet
 from emails.utils import DNS_NAME
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
@@ -289,6 +290,16 @@ def test_the_settings_given_hold_for_queueing_and_delivery(outbox_session: Sessi
     (mail,) = outbox.deliver()
     assert (mail.recipient, mail.headers["X-Original-To"]) == (BOB, ADA)
     assert _attempts(outbox_session)[0].relay == "localhost:587"
+
+
+def test_a_sensitive_mail_is_read_before_it_is_wiped(outbox_session: Session) -> None:
+    keys = Fernet.generate_key().decode()
+    settings = Settings.load(smtp_from_email="shop@example.com", outbox_encryption_keys=keys)
+    outbox = Outbox(outbox_session, settings)
+    row = EmailService(outbox_session, settings).queue_email(ADA, "Code", text="123456", sensitive=True)
+    assert [mail.text for mail in outbox.queued] == ["123456"]
+    assert [mail.subject for mail in outbox.deliver()] == ["Code"]
+    assert (row.subject, row.content.sealed) == ("(sensitive)", None)
 
 
 def test_over_a_scoped_session_and_the_application_s_own_transactions(engine: sa.Engine) -> None:
