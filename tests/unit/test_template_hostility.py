@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from outbox.bounds import CHARACTERS, STEPS
 from outbox.errors import InvalidTemplate
 from outbox.templates import Templates
+from outbox.templates.bounds import CHARACTERS, STEPS
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -22,8 +22,8 @@ from jinja2 import pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from outbox.bounds import Exceeded, check_width, formatted, spend
 from outbox.errors import InvalidEmail
+from outbox.templates.bounds import Exceeded, check_width, formatted, spend
 
 DEFAULT = "en"
 """Of mail that is queued without a locale: what `sample` and the words of most templates are in."""

@@ -17,8 +17,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
-from outbox.bounds import Exceeded, add, kept, modulo, multiply, power, spend, taken_apart, weigh, written
-from outbox.filters import allowed_filters, allowed_tests
+from outbox.templates.bounds import Exceeded, add, kept, modulo, multiply, power, spend, taken_apart, weigh, written
+from outbox.templates.filters import allowed_filters, allowed_tests
 
 LARGEST_SOURCE = 250_000
 """Characters of one file: compiling takes about a second for them. Gmail clips a mail after 102,400 bytes."""

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, filters, pass_environment, pass_eval_context, tests
 from jinja2.nodes import EvalContext
 
-from outbox.bounds import Exceeded, add, check_width, formatted, kept, spend, taken_apart, weigh, written
+from outbox.templates.bounds import Exceeded, add, check_width, formatted, kept, spend, taken_apart, weigh, written
 
 _LOOK = ("count", "d", "default", "first", "items", "last", "length", "safe")
 """Look at no more than an element: they cost nothing."""

@@ -5,7 +5,7 @@ import re
 import css_inline
 from html_to_markdown import ConversionOptions, convert
 
-from outbox.nesting import TooIntricate, check_depth
+from outbox.templates.nesting import TooIntricate, check_depth
 
 LARGEST_MATCH = 2 * 10**8
 """Characters of style sheets times elements: css-inline tries each rule at each element, 0.6 s for as much as this."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from babel.support import Translations
 
 from outbox.errors import SettingsError
-from outbox.wording import ladder, read_catalog
+from outbox.templates.wording import ladder, read_catalog
 
 _PACKAGE = re.compile(r"(?P<package>[A-Za-z_][\w.]+):(?P<folder>.+)")
 """Two letters and more before the colon: one is a drive of Windows."""

@@ -25,14 +25,14 @@ from html_to_markdown import ConversionError
 from jinja2 import BaseLoader, Environment, TemplateSyntaxError, UndefinedError
 from jinja2.exceptions import SecurityError, TemplateNotFound
 
-from outbox.appearance import inlined, readable
-from outbox.bounds import Exceeded, bounded
 from outbox.errors import InvalidTemplate
-from outbox.nesting import TooIntricate
-from outbox.places import Places
-from outbox.sandbox import Sandbox
 from outbox.settings import Settings
-from outbox.wording import Wording, check_locale, functions, localized_filters, wording
+from outbox.templates.appearance import inlined, readable
+from outbox.templates.bounds import Exceeded, bounded
+from outbox.templates.nesting import TooIntricate
+from outbox.templates.places import Places
+from outbox.templates.sandbox import Sandbox
+from outbox.templates.wording import Wording, check_locale, functions, localized_filters, wording
 
 
 class Rendered(NamedTuple):
