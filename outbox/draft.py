@@ -21,7 +21,7 @@ from outbox.templates import Rendered
 
 _DIGESTS = (
     "a mail that collapses has a template, to render all contexts of its key, and one recipient; it is not sensitive, "
-    "has no attachments, and `within` says when it goes, not scheduled_at"
+    "has no attachments, and `within` says when it goes, not scheduled_at or expires_at"
 )
 
 
@@ -94,7 +94,8 @@ def draft(
     gathers = arguments.within(within, collapse)
     contexts = None
     if collapse is not None:
-        if template is None or sensitive or files or scheduled_at is not None or len(recipients) > 1:
+        timed = scheduled_at is not None or expires_at is not None  # an end of its own would be the end of the others
+        if template is None or sensitive or files or timed or len(recipients) > 1:
             raise InvalidEmail("collapse", collapse, _DIGESTS)
         context = arguments.kept_context(context)
         contexts = [*earlier, context]

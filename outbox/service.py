@@ -7,6 +7,7 @@ Rolled back: no mail. Committed: it will be sent, whatever dies next. Nothing he
 network: after the commit, one call of `wake` tells the workers that there is something to do.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
@@ -26,7 +27,10 @@ from outbox.explaining import explain
 from outbox.models import EmailAttachment, EmailContent, QueuedEmail
 from outbox.settings import Settings
 from outbox.states import OnUncertain, Priority
+from outbox.superseding import Digest
 from outbox.waking import WAKE, Wake, wake_after_commit
+
+log = logging.getLogger(__name__)
 
 BATCH = 1000
 """Mails that a bulk has in memory at a time: fewer cost round trips, more bring nothing."""
@@ -86,7 +90,7 @@ class EmailService:
         `supersedes` is a key: of the mails that have it only the newest is sent, and the older ones that have not gone
         are cancelled. `collapse` is a key, too: as long as a mail of it to the same recipient waits, a further one
         takes it up and becomes a digest, whose template finds all their contexts, oldest first, in `contexts`. It goes
-        `within` so many seconds of the first.
+        `within` so many seconds of the first. What makes no mail together with what waits begins another digest.
 
         `sensitive` encrypts what the mail says, files included, with a key of OUTBOX_ENCRYPTION_KEYS, shows it nowhere,
         and wipes it when its last recipient has it or never will.
@@ -103,8 +107,7 @@ class EmailService:
             "idempotency_key": idempotency_key, "sensitive": sensitive, "request_id": request_id,
             "supersedes": supersedes, "collapse": collapse, "within": within,
         }  # fmt: skip
-        checked = draft(self._settings, **mail)
-        return self._add(checked) if collapse is None else self._collapse(checked, mail)
+        return self._add(draft(self._settings, **mail)) if collapse is None else self._collapse(mail)
 
     def queue_emails(
         self,
@@ -196,23 +199,43 @@ class EmailService:
         self._wake_after_commit()
         return content.recipients[0]
 
-    def _collapse(self, checked: Draft, mail: Mapping[str, Any]) -> QueuedEmail:
+    def _collapse(self, mail: Mapping[str, Any]) -> QueuedEmail:
         """The same for a mail that collapses: it takes up the digest that waits, or begins one."""
+        # It is drafted twice, and what can be read but once would be empty then.
+        mail = {name: list(value) if isinstance(value, Iterator) else value for name, value in mail.items()}
+        checked = draft(self._settings, **mail)
         assert checked.within is not None
         ((_, recipient),) = checked.recipients
         self._session.flush()
-        with self._session.begin_nested() as nested:
+        digest = superseding.waiting(
+            self._connection(), mail["collapse"], recipient, checked.row["category"], mail["template"]
+        )
+        grown = None if digest is None else self._grown(digest, mail)
+        if digest is None or grown is None:
             now = self._connection().execute(sa.select(utcnow())).scalar_one()
-            due = now + timedelta(seconds=checked.within)
-            digest = superseding.take_over(self._connection(), mail["collapse"], recipient, mail["template"])
-            if digest is not None:
-                checked, due = draft(self._settings, **mail, earlier=digest.contexts), digest.due
-                self._expire(digest.ids)
-            checked.row.update(scheduled_at=due, next_attempt_at=due)
-            row = self._add(checked)
-            if row.content.message_id != checked.content["message_id"]:
-                nested.rollback()  # its key is taken: this very mail was queued before, and nothing is to be taken up
+            digest, due = None, now + timedelta(seconds=checked.within)
+        else:
+            checked, due = grown, digest.due
+        checked.row.update(scheduled_at=due, next_attempt_at=due)
+        row = self._add(checked)
+        # Not for a mail that was queued before, whose key is taken; nor for one born dead: what waits may yet go.
+        is_new = row.content.message_id == checked.content["message_id"]
+        if digest is not None and is_new and row.finalized_at is None:
+            superseding.take_up(self._connection(), digest)
+            self._expire([digest.id])
         return row
+
+    def _grown(self, digest: Digest, mail: Mapping[str, Any]) -> Draft | None:
+        """The mail with the digest's contexts; None if they make no mail together, though each of them does.
+
+        They are too large for one, or the template was reworded and wants what the older ones do not have. That must
+        not fail whoever queues the newest: the digest goes as it is, and another begins.
+        """
+        try:
+            return draft(self._settings, **mail, earlier=digest.contexts)
+        except InvalidEmail as error:
+            log.warning("collapse: mail %d goes as it is, and another digest begins: %s", digest.id, error)
+            return None
 
     def _write(self, drafts: Sequence[Draft], first: int) -> list[int]:
         """The ids of their first rows. `first`: the number of the first of them in the whole bulk."""

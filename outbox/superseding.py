@@ -23,11 +23,12 @@ MOST_CONTEXTS = 500
 
 
 class Digest(NamedTuple):
-    """What a collapsing mail takes over from those before it."""
+    """A mail that waits for others of its key."""
 
-    contexts: list[dict[str, Any]]
+    id: int
+    content_id: int
     due: datetime
-    ids: frozenset[int]
+    contexts: list[dict[str, Any]]
 
 
 def superseded_by(q: str) -> str:
@@ -45,32 +46,30 @@ UPDATE email_queue
 RETURNING id"""
 
 
-def _take_over(sql: Words) -> str:
-    # The status once more, for the row as it is when a lock on it was waited for.
+def _waiting(sql: Words) -> str:
+    return f"""
+SELECT q.id, q.content_id, q.next_attempt_at AS due, c.contexts
+  FROM email_queue AS q JOIN email_contents AS c ON c.id = q.content_id
+ WHERE q.status = 'pending' AND q.collapse IS NOT NULL AND q.collapse = :key AND q.recipient = :recipient
+   AND q.relay IS NULL AND COALESCE(q.category, '') = :category AND c.template = :template
+   AND json_array_length(c.contexts) < :most
+ ORDER BY q.content_id DESC LIMIT 1 {sql.lock}"""
+
+
+def _take_up(sql: Words) -> str:
     return f"""
 UPDATE email_queue
    SET status = 'cancelled', finalized_at = {sql.now}, waiting_for = NULL, last_error = :said || collapse
- WHERE status = 'pending' AND id {sql.among(_WAITING)}
-RETURNING id, content_id, next_attempt_at"""
+ WHERE id = :id AND status = 'pending'"""
 
 
-_WAITING = """SELECT q.id FROM email_queue AS q JOIN email_contents AS c ON c.id = q.content_id
-         WHERE q.status = 'pending' AND q.collapse IS NOT NULL AND q.collapse = :key AND q.recipient = :recipient
-           AND q.relay IS NULL AND c.template = :template AND json_array_length(c.contexts) < :most"""
-
-
-def _contexts(sql: Words) -> str:
-    return f"""SELECT contexts FROM email_contents WHERE id {sql.among(sql.numbers(":ids"))} ORDER BY id"""
-
-
-def _forget_contexts(sql: Words) -> str:
-    return f"""
-UPDATE email_contents SET contexts = NULL WHERE id {sql.among(sql.numbers(":ids"))}"""
+def _forget_contexts(_: Words) -> str:
+    return "UPDATE email_contents SET contexts = NULL WHERE id = :id"
 
 
 _SUPERSEDE = Statement(_supersede)
-_TAKE_OVER = Statement(_take_over, next_attempt_at=UtcDateTime)
-_CONTEXTS = Statement(_contexts, contexts=sa.JSON)
+_WAITING = Statement(_waiting, due=UtcDateTime, contexts=sa.JSON)
+_TAKE_UP = Statement(_take_up)
 _FORGET_CONTEXTS = Statement(_forget_contexts)
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))")
 
@@ -85,19 +84,19 @@ def supersede(connection: sa.Connection, keys: Collection[str]) -> set[int]:
     return moved
 
 
-def take_over(connection: sa.Connection, key: str, recipient: str, template: str) -> Digest | None:
-    """pending -> cancelled: the digest that waits for this recipient, for the caller to write it anew, grown by one.
+def waiting(connection: sa.Connection, key: str, recipient: str, category: str | None, template: str) -> Digest | None:
+    """The digest that a mail may take up, locked; of several the newest, and the others go by themselves.
 
     Of two transactions with the same key, one waits here for the other: else each would write a digest of its own.
     """
     if connection.dialect.name == "postgresql":  # SQLite has but one writer
         connection.execute(_LOCK, {"key": f"outbox:collapse:{key}:{recipient}"})
-    taken = _TAKE_OVER(
-        connection, key=key, recipient=recipient, template=template, most=MOST_CONTEXTS, said=f"{COLLAPSED}: "
-    ).all()
-    if not taken:
-        return None
-    ids = json.dumps([row.content_id for row in taken])
-    contexts = [context for row in _CONTEXTS(connection, ids=ids) for context in row.contexts]
-    _FORGET_CONTEXTS(connection, ids=ids)  # they live on in the new one; a copy in each would grow with the square
-    return Digest(contexts, min(row.next_attempt_at for row in taken), frozenset(row.id for row in taken))
+    asked = {"key": key, "recipient": recipient, "category": category or "", "template": template}
+    found = _WAITING(connection, **asked, most=MOST_CONTEXTS).first()
+    return found and Digest._make(found)
+
+
+def take_up(connection: sa.Connection, digest: Digest) -> None:
+    """pending -> cancelled: the digest, now that a newer mail says what it said."""
+    _TAKE_UP(connection, id=digest.id, said=f"{COLLAPSED}: ")
+    _FORGET_CONTEXTS(connection, id=digest.content_id)  # a copy in each mail would grow with the square

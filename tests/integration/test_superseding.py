@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from outbox import suppressions
 from outbox.attachments import Attachment
 from outbox.database import create_engine
 from outbox.errors import InvalidEmail, InvalidTemplate
@@ -196,7 +197,9 @@ def test_a_digest_goes_when_its_first_mail_was_due(engine: sa.Engine, comments: 
 
 
 @pytest.mark.parametrize(
-    "other", [{"to": BOB}, {"collapse": "comments:43"}, {"template": "replies"}], ids=["recipient", "key", "template"]
+    "other",
+    [{"to": BOB}, {"collapse": "comments:43"}, {"template": "replies"}, {"category": "news"}],
+    ids=["recipient", "key", "template", "category"],
 )
 def test_what_is_not_of_the_same_digest_stays(engine: sa.Engine, comments: Settings, other: dict[str, Any]) -> None:
     ids = [comment(engine, comments, "Bob"), comment(engine, comments, "Dee", **other)]
@@ -220,6 +223,46 @@ def test_the_same_comment_twice_is_in_the_digest_once(engine: sa.Engine, comment
     assert comment(engine, comments, "Dee", idempotency_key="comment:2") == second
     assert rows.statuses(engine, [first, second]) == ["cancelled", "pending"]
     assert said(engine, second) == ("2 on T", "Bob Dee | newest: Dee")
+
+
+def test_the_row_that_has_the_key_is_returned_as_it_is(engine: sa.Engine, comments: Settings) -> None:
+    first = comment(engine, comments, "Bob", idempotency_key="comment:1")
+    with Session(engine) as session, session.begin():
+        asked = {"to": ADA, "template": "comments", "context": {"who": "Bob", "thread": "T"}}
+        row = EmailService(session, comments).queue_email(
+            **asked, collapse="comments:42", within=600, idempotency_key="comment:1"
+        )
+        assert (row.id, row.status, row.finalized_at) == (first, "pending", None)
+        assert row.content.contexts == [{"who": "Bob", "thread": "T"}]
+
+
+def test_what_can_be_read_once_is_read_once(engine: sa.Engine, comments: Settings) -> None:
+    comment(engine, comments, "Bob")
+    second = comment(engine, comments, "Dee", to=iter([ADA]), reply_to=iter([BOB]))
+    assert said(engine, second) == ("2 on T", "Bob Dee | newest: Dee")
+    with Session(engine) as session:
+        assert session.get_one(QueuedEmail, second).content.reply_to == BOB
+
+
+def test_what_makes_no_mail_with_the_digest_begins_another(engine: sa.Engine, comments: Settings) -> None:
+    """An application must not fail for what it queued before; nor may that be lost."""
+    small = comments.model_copy(update={"outbox_max_message_bytes": 100})
+    ids = [comment(engine, small, who * 30) for who in "ABC"]
+    assert rows.statuses(engine, ids) == ["pending", "pending", "pending"]
+    assert [said(engine, id_)[0] for id_ in ids] == ["1 on T", "1 on T", "1 on T"]
+    last = comment(engine, comments, "D")
+    assert rows.statuses(engine, [*ids, last]) == ["pending", "pending", "cancelled", "pending"]
+
+
+def test_who_may_not_get_the_newest_may_yet_get_the_digest(engine: sa.Engine, comments: Settings) -> None:
+    first = comment(engine, comments, "Bob")
+    with engine.begin() as connection:
+        suppressions.add(connection, ADA, "on leave", "Eve", rows.from_now(60))
+    second = comment(engine, comments, "Dee")
+    assert rows.statuses(engine, [first, second]) == ["pending", "dead"]
+    with engine.begin() as connection:
+        suppressions.remove(connection, ADA)
+    assert said(engine, comment(engine, comments, "Eve")) == ("2 on T", "Bob Eve | newest: Eve")
 
 
 def test_rolled_back_the_digest_is_as_it_was(engine: sa.Engine, comments: Settings) -> None:
@@ -268,6 +311,7 @@ def test_of_two_transactions_one_waits_for_the_other_and_takes_it_up(postgresql_
         ({"template": None, "context": None, "subject": "Hello", "text": "Hello"}, "collapse"),
         ({"cc": BOB}, "collapse"),
         ({"scheduled_at": rows.from_now(60)}, "collapse"),
+        ({"expires_at": rows.from_now(60)}, "collapse"),
         ({"attachments": [Attachment("a.txt", b"a")]}, "collapse"),
         ({"context": {"when": rows.from_now(0)}}, "context"),
         ({"context": {"contexts": []}}, "context"),
