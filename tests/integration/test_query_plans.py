@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import claims, operations, settlement, stats, suppressions, wiping
+from outbox import claims, operations, settlement, stats, superseding, suppressions, wiping
 from outbox.chunk import load
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
@@ -145,6 +145,7 @@ def run_each(connection: sa.Connection, check: Check) -> None:
     _look(connection, check)
     _decide(connection, check, ids)
     _wipe(connection, check, ids)
+    _replace(connection, check)
 
 
 def _settle(connection: sa.Connection, check: Check, ids: list[int]) -> None:
@@ -217,6 +218,25 @@ def _wipe(connection: sa.Connection, check: Check, ids: list[int]) -> None:
     check("ix_email_contents_sealed", "ix_email_queue_content_id")
     wiping.wipe_forgotten(connection, [*found, 7])
     check()
+
+
+def _replace(connection: sa.Connection, check: Check) -> None:
+    newest = (
+        "SELECT id, content_id FROM email_queue WHERE status = 'pending' ORDER BY priority, next_attempt_at LIMIT 1"
+    )
+    id_, content_id = connection.execute(sa.text(newest)).one()
+    keyed = "UPDATE email_queue SET supersedes = 'otp:42', collapse = 'comments:42' WHERE id = :id"
+    connection.execute(sa.text(keyed), {"id": id_})
+    given = "UPDATE email_contents SET contexts = '[{}]', template = 'comments' WHERE id = :id"
+    connection.execute(sa.text(given), {"id": content_id})
+    check()
+    assert superseding.supersede(connection, ["otp:42"]) == set()
+    check("ix_email_queue_supersedes")
+    digest = superseding.waiting(connection, "comments:42", "ann@example.com", None, "comments")
+    assert digest is not None
+    check("ix_email_queue_collapse", "pk_email_contents")
+    superseding.take_up(connection, digest)
+    check("pk_email_queue", "pk_email_contents")
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])

@@ -228,7 +228,7 @@ def test_the_same_comment_twice_is_in_the_digest_once(engine: sa.Engine, comment
 def test_the_row_that_has_the_key_is_returned_as_it_is(engine: sa.Engine, comments: Settings) -> None:
     first = comment(engine, comments, "Bob", idempotency_key="comment:1")
     with Session(engine) as session, session.begin():
-        asked = {"to": ADA, "template": "comments", "context": {"who": "Bob", "thread": "T"}}
+        asked: dict[str, Any] = {"to": ADA, "template": "comments", "context": {"who": "Bob", "thread": "T"}}
         row = EmailService(session, comments).queue_email(
             **asked, collapse="comments:42", within=600, idempotency_key="comment:1"
         )
