@@ -266,8 +266,8 @@ class EmailService:
         except InvalidEmail as error:
             raise type(error)(f"mails[{number}].{error.field}", error.value, error.problem) from error
         except TypeError as error:
-            # Their names only: one of the values may be a secret.
-            given = list(mail) if isinstance(mail, Mapping) else mail
+            # Their names only, or what it is instead: one of the values may be a secret.
+            given = list(mail) if isinstance(mail, Mapping) else type(mail)
             raise InvalidEmail(f"mails[{number}]", given, f"give the arguments of queue_email ({error})") from error
         if checked.within is not None:
             raise InvalidEmail(

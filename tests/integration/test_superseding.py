@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from outbox import suppressions
+from outbox import claims, suppressions
 from outbox.attachments import Attachment
 from outbox.database import create_engine
 from outbox.errors import InvalidEmail, InvalidTemplate
@@ -19,7 +19,7 @@ from outbox.operations import requeue
 from outbox.reaper import reap
 from outbox.service import EmailService
 from outbox.settings import Settings
-from outbox.states import Status
+from outbox.states import Priority, Status
 from tests import rows
 from tests.delivering import ADA, BOB, DEE, claim, deliver, make_due, queue, seconds_until, settings_for
 from tests.smtp_server import SmtpServer
@@ -297,6 +297,39 @@ def test_of_two_transactions_one_waits_for_the_other_and_takes_it_up(postgresql_
     with Session(engine) as session:
         (digest,) = session.scalars(sa.select(QueuedEmail).where(QueuedEmail.status == "pending"))
         assert digest.subject == "20 on T"
+    engine.dispose()
+
+
+def test_what_a_transaction_has_taken_up_is_claimed_when_it_is_rolled_back(
+    postgresql_url: str, comments: Settings
+) -> None:
+    engine = create_engine(postgresql_url)
+    first = comment(engine, comments, "Bob")
+    make_due(engine)
+    with Session(engine) as session:
+        asked: dict[str, Any] = {"to": ADA, "template": "comments", "context": {"who": "Dee", "thread": "T"}}
+        EmailService(session, comments).queue_email(**asked, collapse="comments:42", within=600)
+        assert claim(engine)[0] == [], "and nobody waits for the application's transaction"
+        session.rollback()
+    assert claim(engine)[0] == [first]
+    assert said(engine, first) == ("1 on T", "Bob | newest: Bob")
+    engine.dispose()
+
+
+def test_a_digest_that_is_claimed_in_the_same_moment_is_not_taken_up(postgresql_url: str, comments: Settings) -> None:
+    engine = create_engine(postgresql_url)
+    first = comment(engine, comments, "Bob")
+    make_due(engine)
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            claimed = claims.claim(connection, dict.fromkeys(Priority, 1), "worker-1", 60)
+            assert claimed.ids[Priority.NORMAL] == [first]
+            waits = pool.submit(comment, engine, comments, "Dee")
+            with pytest.raises(TimeoutError):
+                waits.result(0.3)
+        second = waits.result(10)
+    assert rows.statuses(engine, [first, second]) == ["claimed", "pending"]
+    assert said(engine, second) == ("1 on T", "Dee | newest: Dee")
     engine.dispose()
 
 

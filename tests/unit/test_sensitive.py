@@ -154,10 +154,11 @@ def test_an_error_hides_the_value(argument: str, value: Any, field: str) -> None
         (MAIL | {"subject": f"{CANARY}\n"}, "mails[1].subject"),
         (MAIL | {"txet": CANARY}, "mails[1]"),
         ({"sensitiv": True, "to": "ada@example.com", "text": CANARY}, "mails[1]"),
+        (("ada@example.com", CANARY), "mails[1]"),
     ],
-    ids=["a value", "a name", "the name that would have made it sensitive"],
+    ids=["a value", "a name", "the name that would have made it sensitive", "no names at all"],
 )
-def test_an_error_in_bulk_hides_it_too(mail: dict[str, Any], field: str) -> None:
+def test_an_error_in_bulk_hides_it_too(mail: Any, field: str) -> None:
     with Session(create_engine("sqlite://")) as session, pytest.raises(InvalidEmail) as caught:
         EmailService(session, SETTINGS).queue_emails([MAIL, mail])
     assert caught.value.field == field
