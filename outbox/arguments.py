@@ -78,7 +78,7 @@ def kept_context(value: object) -> dict[str, Any]:
     if "contexts" in given:
         raise InvalidEmail("context", value, "a mail that collapses is given `contexts` by Outbox: use another name")
     try:
-        kept = json.loads(json.dumps(given, allow_nan=False))
+        kept = json.loads(json.dumps(dict(given), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEmail(
             "context",

@@ -18,6 +18,12 @@ _INDEXES = (
     ("ix_email_contents_sealed", "email_contents", ["id"], "sealed IS NOT NULL"),
     ("ix_email_queue_supersedes", "email_queue", ["supersedes", "content_id"], "supersedes IS NOT NULL"),
     (
+        "ix_email_queue_supersedable",
+        "email_queue",
+        ["supersedes"],
+        "status = 'pending' AND supersedes IS NOT NULL",
+    ),
+    (
         "ix_email_queue_collapse",
         "email_queue",
         ["collapse", "recipient"],

@@ -52,6 +52,7 @@ def history(postgresql: sa.URL, postgresql_template: str) -> Iterator[sa.Engine]
             status="CASE n % 400 WHEN 0 THEN 'dead' WHEN 1 THEN 'uncertain' ELSE 'sent' END",
             dead_reason="CASE WHEN n % 400 = 0 THEN 'rejected' END",
             sent_at="CASE WHEN n % 400 > 1 THEN now() END",
+            supersedes="CASE WHEN n % 400 BETWEEN 10 AND 20 THEN 'otp:42' END",
         )
         connection.exec_driver_sql(
             "INSERT INTO email_attempts (email_id, number, started_at, outcome, stage, reply, relay, worker)"
@@ -231,7 +232,7 @@ def _replace(connection: sa.Connection, check: Check) -> None:
     connection.execute(sa.text(given), {"id": content_id})
     check()
     assert superseding.supersede(connection, ["otp:42"]) == set()
-    check("ix_email_queue_supersedes")
+    check("ix_email_queue_supersedable")
     digest = superseding.waiting(connection, "comments:42", "ann@example.com", None, "comments")
     assert digest is not None
     check("ix_email_queue_collapse", "pk_email_contents")

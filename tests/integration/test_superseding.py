@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from email import message_from_bytes
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -238,7 +239,8 @@ def test_the_row_that_has_the_key_is_returned_as_it_is(engine: sa.Engine, commen
 
 def test_what_can_be_read_once_is_read_once(engine: sa.Engine, comments: Settings) -> None:
     comment(engine, comments, "Bob")
-    second = comment(engine, comments, "Dee", to=iter([ADA]), reply_to=iter([BOB]))
+    context = MappingProxyType({"who": "Dee", "thread": "T"})  # and a mapping need not be a dict
+    second = comment(engine, comments, "Dee", to=iter([ADA]), reply_to=iter([BOB]), context=context)
     assert said(engine, second) == ("2 on T", "Bob Dee | newest: Dee")
     with Session(engine) as session:
         assert session.get_one(QueuedEmail, second).content.reply_to == BOB
