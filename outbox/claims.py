@@ -1,6 +1,7 @@
 """The SQL statements that move a row into a worker's hands and, untried, out of them again.
 
-How a claim ends is in `settlement`, what a person may do in `operations`. There is no other way to change a status.
+How a claim ends is in `settlement`, what a person may do in `operations`, what a newer mail does to older ones in
+`superseding`. There is no other way to change a status.
 
 A claim is a token on the row and a lease. Each statement on a leased row names its token; no row matched means that
 somebody else owns it: do nothing. `begin` exchanges the token of the chunk for one of the conversation's own, so that

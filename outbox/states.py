@@ -10,14 +10,15 @@
        |                                             retry: pending, same Message-ID, at most 2 such resends
        |                                             hold:  uncertain, until a person resolves it
        +-- requeue (a person): dead, cancelled, uncertain
-    pending --cancel--> cancelled          claimed --expires_at, suppressed, cannot be composed--> dead
+    pending --cancel, or a newer mail in its place--> cancelled
+    claimed --expires_at, suppressed, cannot be composed--> dead
     claimed --a newer mail supersedes it--> cancelled
     claimed --the relay that may have it is gone from the settings--> uncertain
     pending, uncertain --the journal of a worker that lost the database after a 250--> sent
 
 A mail to a suppressed recipient is born `dead`. Scheduled and retrying mail is `pending` with a later
 `next_attempt_at`. The database enforces what a row of each status must and must not carry (CHECK constraints in
-`models`); `claims`, `settlement` and `operations` hold every statement that makes a move.
+`models`); `claims`, `settlement`, `operations` and `superseding` hold every statement that makes a move.
 """
 
 from enum import IntEnum, StrEnum
