@@ -64,10 +64,15 @@ def _cells(row: QueuedEmail, *, arrives: bool, ok: bool) -> list[str]:
         str(row.id),
         Priority(row.priority).label,
         escape(row.recipient if row.kind == Kind.TO else f"{row.recipient} ({row.kind})"),
-        escape(row.subject),
+        escape(_subject(row)),
         f"[green]{status}[/]" if ok else f"[red]{status}[/]",
         "-" if seconds is None else f"{seconds:.2f} s",
     ]
+
+
+def _subject(row: QueuedEmail) -> str:
+    """A sensitive mail's is nobody's business; its template tells it from the others."""
+    return f"{row.content.template} {row.subject}" if row.content.sensitive else row.subject
 
 
 def _seconds(row: QueuedEmail) -> float | None:
