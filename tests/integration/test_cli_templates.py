@@ -47,7 +47,10 @@ def test_its_variables_come_from_json(cli: Cli, engine: sa.Engine, where: str) -
     ("arguments", "sentence"),
     [
         ([], "say what: --subject with --text or --html-file, or --template with --context"),
-        (["--template", "welcome"], "Error: template='welcome': templates/email/welcome/subject.txt, line 1: 'name' is undefined"),
+        (
+            ["--template", "welcome"],
+            "Error: template='welcome': templates/email/welcome/subject.txt, line 1: 'name' is undefined",
+        ),
         (["--template", "welcome", "--context", "none.json"], "'none.json': No such file"),
         (["--template", "welcome", "--context", "half.json"], "'half.json' is no JSON: "),
         (["--template", "welcome", "--context", "list.json"], "'list.json' is no JSON object, such as {\"name\": "),
