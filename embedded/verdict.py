@@ -16,6 +16,9 @@ from outbox.states import Kind, Priority, Status
 _NEWEST = 1000
 """Messages of the inbox to look through: ours are among them, whatever else arrives meanwhile."""
 
+_MARK = "*"
+_NOTE = f"{_MARK} Sensitive: its template is shown; its subject is in the mail alone."
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -29,7 +32,8 @@ class Verdict:
 def judge(app: Flask, demo: Demo, rows: list[QueuedEmail], inbox: Maildir | None) -> Verdict:
     """Look at every mail of the demo. Without an inbox of ours, the relay's word has to do."""
     arrived = None if inbox is None else _arrived(inbox)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")  # fits in 80 columns
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", caption_justify="left")
+    # All of it fits in 80 columns.
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("priority", no_wrap=True)
     table.add_column("recipient", overflow="fold", min_width=len("books@example.com (bcc)"))
@@ -42,6 +46,7 @@ def judge(app: Flask, demo: Demo, rows: list[QueuedEmail], inbox: Maildir | None
         problems += [problem] if problem else []
         table.add_row(*_cells(row, arrives=arrived is not None, ok=not problem))
     table.add_section()
+    table.caption = _NOTE if any(row.content.sensitive for row in rows) else None
     if _exists(app, demo.rolled_back, inbox):
         problems.append(f"the mail that was rolled back, {demo.rolled_back}, exists")
     else:
@@ -71,8 +76,7 @@ def _cells(row: QueuedEmail, *, arrives: bool, ok: bool) -> list[str]:
 
 
 def _subject(row: QueuedEmail) -> str:
-    """A sensitive mail's is nobody's business; its template tells it from the others."""
-    return f"{row.content.template} {row.subject}" if row.content.sensitive else row.subject
+    return f"{row.content.template}{_MARK}" if row.content.sensitive else row.subject
 
 
 def _seconds(row: QueuedEmail) -> float | None:
