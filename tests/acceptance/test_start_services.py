@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -192,6 +194,18 @@ def test_detached_it_delivers_keeps_running_and_is_stopped(copy: Copy) -> None:
     assert copy.processes == []
     assert copy.run("stop_services.sh").stdout == "Nothing is running here.\n"
     assert len(copy.rows("id")) == len(copy.inbox) == len(MAILS)
+
+
+def test_who_has_unsubscribed_does_not_keep_it_from_starting(copy: Copy) -> None:
+    assert copy.run("start_services.sh", "--detach").returncode == 0
+    news = next(mail for mail in copy.inbox if mail.headers["Subject"] == "Weekly news")
+    link = str(news.headers["List-Unsubscribe"]).strip("<> ")
+    assert urlopen(Request(link, data=b"List-Unsubscribe=One-Click"), timeout=10).status == HTTPStatus.OK
+    copy.run("stop_services.sh")
+    again = copy.run("start_services.sh", "--detach")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("sent, in inbox") == len(MAILS) - 1
+    assert re.search(rf"{news.envelope.recipients[0]} .* Weekly news .* suppressed ", again.stdout)
 
 
 def _the_receipt_has_the_right_headers(inbox: list[Received]) -> None:
