@@ -34,13 +34,13 @@ ROW_KEYS = [
     "id", "content_id", "recipient", "kind", "subject", "category", "status", "priority", "scheduled_at",
     "next_attempt_at", "expires_at", "attempts", "max_attempts", "claims", "on_uncertain", "claimed_by",
     "lease_expires_at", "last_code", "last_error", "dead_reason", "request_id", "created_at", "sent_at", "finalized_at",
-    "relay", "waiting_for",
+    "relay", "waiting_for", "supersedes", "collapse",
 ]  # fmt: skip
 
 CONTENT_KEYS = [
     "id", "message_id", "date", "sender", "to_header", "cc_header", "reply_to", "subject", "text", "html", "headers",
     "template", "locale", "category", "idempotency_key", "payload_hash", "request_id", "sensitive", "size",
-    "created_at", "purged_at",
+    "created_at", "purged_at", "sealed", "contexts",
 ]  # fmt: skip
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e[bold red]x[/bold red]"
