@@ -123,7 +123,7 @@ _TIME = "TIME"
 @click.option(
     "--sensitive",
     is_flag=True,
-    help="Encrypt what it says, and wipe it when it is sent. Others see the command line: use --text-file -.",
+    help="Encrypt what it says, and wipe it when it is sent. Others see the command line: use - as the FILE.",
 )
 @click.option("--max-attempts", type=int, help="[default: OUTBOX_MAX_ATTEMPTS]")
 @click.option(
