@@ -12,7 +12,8 @@ ensure_venv() {
     done
     ((${#changed[@]})) || return 0
     echo "Installing ${changed[*]} into .venv: once, a minute or so." >&2
-    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check "${options[@]}"; then
+    # --use-pep517: as every newer pip does. One that does not warns, in red, of a package that has no wheel.
+    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 "${options[@]}"; then
         echo "pip could not install ${changed[*]}: mend what it says above and start again." >&2
         return 1
     fi

@@ -75,10 +75,14 @@ def _queue_all(service: EmailService, samples: Templates, only_to: str | None) -
         bcc=() if only_to else "books@example.com",
         attachments=[Attachment("order.csv", b"title,price\r\nSketch of the Analytical Engine,42.00\r\n")],
     )
-    urgent = {"password_reset": ADA, "login_code": "grace@example.com"}
-    for template, address in urgent.items():
+    secrets = {"password_reset": ADA, "login_code": "grace@example.com"}
+    for template, address in secrets.items():
         yield service.queue_email(
-            only_to or address, template=template, context=samples.sample(template), priority="high"
+            only_to or address,
+            template=template,
+            context=samples.sample(template),
+            priority="high",
+            sensitive=True,
         )
 
 

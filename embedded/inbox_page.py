@@ -1,7 +1,8 @@
 """The inbox in a browser: the newest messages, and each of them in full.
 
 A mail is hostile until proven otherwise: everything is escaped, its HTML is shown in a sandboxed frame that may run
-nothing and fetch nothing, and its attachments can only be downloaded.
+nothing and fetch nothing, and its attachments can only be downloaded. Its links open when they are clicked, each in a
+tab of its own, which knows nothing of the inbox: to follow them is what a mail to unsubscribe from is looked at for.
 """
 
 import base64
@@ -23,7 +24,10 @@ _OURS = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
     "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_THEIRS = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
+_SANDBOX = "allow-popups allow-popups-to-escape-sandbox"
+"""A page that is opened in the sandbox could not submit its forms."""
+
+_THEIRS = f"sandbox {_SANDBOX}; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
 """For whatever came in by mail: no script, nothing from anywhere else, not even a counting pixel."""
 
 page = Blueprint("inbox", __name__)
@@ -57,6 +61,7 @@ def message(key: str) -> str:
         mail=found,
         text=_body(parsed, "plain"),
         html=_body(parsed, "html") is not None,
+        sandbox=_SANDBOX,
         attachments=[(number, _filename(part, number), part) for number, part in _attachments(parsed)],
     )
 
@@ -72,7 +77,8 @@ def html(key: str) -> Response:
         if part["Content-ID"] and part.get_content_maintype() == "image":
             image = f"data:{part.get_content_type()};base64,{base64.b64encode(_content(part)).decode()}"
             body = body.replace(f"cid:{part['Content-ID'].strip('<> ')}", image)
-    return _mailed(Response(body, content_type="text/html; charset=utf-8"))
+    # At the end, where it counts as well: before the mail's doctype it would change how all of it is shown.
+    return _mailed(Response(f'{body}<base target="_blank">', content_type="text/html; charset=utf-8"))
 
 
 @page.get("/mail/<key>/attachments/<int:number>")

@@ -11,10 +11,13 @@ from rich.table import Table
 from embedded.demo import ADA, ROLLED_BACK, Demo
 from embedded.maildir import Maildir
 from outbox.models import EmailContent, QueuedEmail
-from outbox.states import Kind, Priority, Status
+from outbox.states import DeadReason, Kind, Priority, Status
 
 _NEWEST = 1000
 """Messages of the inbox to look through: ours are among them, whatever else arrives meanwhile."""
+
+_MARK = "*"
+_NOTE = f"{_MARK} Sensitive: its template is shown; its subject is in the mail alone."
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Verdict:
 def judge(app: Flask, demo: Demo, rows: list[QueuedEmail], inbox: Maildir | None) -> Verdict:
     """Look at every mail of the demo. Without an inbox of ours, the relay's word has to do."""
     arrived = None if inbox is None else _arrived(inbox)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")  # fits in 80 columns
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", caption_justify="left")
+    # All of it fits in 80 columns.
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("priority", no_wrap=True)
     table.add_column("recipient", overflow="fold", min_width=len("books@example.com (bcc)"))
@@ -42,14 +46,20 @@ def judge(app: Flask, demo: Demo, rows: list[QueuedEmail], inbox: Maildir | None
         problems += [problem] if problem else []
         table.add_row(*_cells(row, arrives=arrived is not None, ok=not problem))
     table.add_section()
+    table.caption = _NOTE if any(row.content.sensitive for row in rows) else None
     if _exists(app, demo.rolled_back, inbox):
         problems.append(f"the mail that was rolled back, {demo.rolled_back}, exists")
     else:
         table.add_row("-", "normal", ADA, ROLLED_BACK, "[green]rolled back[/]", "-")
-    return Verdict(table, problems, sorted(filter(None, map(_seconds, rows))))
+    seconds = sorted(filter(None, map(_seconds, rows)))
+    if not seconds and not problems:
+        problems.append("nobody gets mail: `python -m outbox suppress --list` says why, and --remove ends it")
+    return Verdict(table, problems, seconds)
 
 
 def _problem(row: QueuedEmail, arrived: set[tuple[str, str]] | None) -> str | None:
+    if _is_suppressed(row):
+        return None  # somebody has pressed the button in the mail of an earlier start
     if row.status != Status.SENT:
         return f"mail {row.id} to {row.recipient} is {row.status}: {row.last_error or 'no attempt is on record'}"
     if arrived is not None and (row.content.message_id, row.recipient) not in arrived:
@@ -57,17 +67,31 @@ def _problem(row: QueuedEmail, arrived: set[tuple[str, str]] | None) -> str | No
     return None
 
 
+def _is_suppressed(row: QueuedEmail) -> bool:
+    return row.dead_reason == DeadReason.SUPPRESSED
+
+
 def _cells(row: QueuedEmail, *, arrives: bool, ok: bool) -> list[str]:
     status = f"{row.status}, in inbox" if ok and arrives else row.status
+    if _is_suppressed(row):
+        status = DeadReason.SUPPRESSED
     seconds = _seconds(row)
     return [
         str(row.id),
         Priority(row.priority).label,
         escape(row.recipient if row.kind == Kind.TO else f"{row.recipient} ({row.kind})"),
-        escape(row.subject),
-        f"[green]{status}[/]" if ok else f"[red]{status}[/]",
+        escape(_subject(row)),
+        f"[{_colour(row, ok=ok)}]{status}[/]",
         "-" if seconds is None else f"{seconds:.2f} s",
     ]
+
+
+def _colour(row: QueuedEmail, *, ok: bool) -> str:
+    return "red" if not ok else "yellow" if _is_suppressed(row) else "green"
+
+
+def _subject(row: QueuedEmail) -> str:
+    return f"{row.content.template}{_MARK}" if row.content.sensitive else row.subject
 
 
 def _seconds(row: QueuedEmail) -> float | None:

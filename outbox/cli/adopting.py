@@ -9,7 +9,7 @@ from outbox.database import reading
 from outbox.settings import Settings
 
 
-@click.command()
+@click.command(short_help="Send the mail of a database that was another environment's.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def adopt(*, yes: bool, as_json: bool) -> None:

@@ -94,7 +94,7 @@ class Run:
         return outbox.drain.obstacle(self._engine, self._settings)
 
 
-@click.command()
+@click.command(short_help="Send what is due from this process, without Celery or Redis.")
 @click.option("--dry-run", is_flag=True, help=f"Say what is due, and name the first {_SHOWN}; touch nothing.")
 @json_option
 @click.pass_context

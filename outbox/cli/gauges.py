@@ -26,7 +26,7 @@ _LINES = {
 }
 
 
-@click.command()
+@click.command(short_help="Count the mails: due, in flight, failed and sent.")
 @json_option
 def stats(*, as_json: bool) -> None:
     """Count the mails: what is due, in flight and failed, and what was sent within the hour and the day.

@@ -38,7 +38,7 @@ _INDEXED = {
 """The condition, led by the predicate of the partial index that knows the rows of that status."""
 
 
-@click.command("list")
+@click.command("list", short_help="List the mails of the queue, newest first.")
 @click.option("--status", type=click.Choice([str(status) for status in Status]))
 @click.option("--recipient", metavar="ADDRESS", help="Mail to this address, in whatever letter case.")
 @click.option("--category")

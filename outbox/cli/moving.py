@@ -14,7 +14,7 @@ from outbox.operations import Resolution
 mail_id = click.IntRange(1, 2**63 - 1)  # what the column holds
 
 
-@click.command()
+@click.command(short_help="Send dead, cancelled or uncertain mails once more.")
 @click.argument("ids", metavar="ID...", type=mail_id, nargs=-1, required=True)
 @json_option
 @click.pass_context

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-@click.command()
+@click.command(short_help="Show what a template makes of its sample.")
 @click.argument("name", required=False)
 @click.option("--locale", help="Such as de or de-AT.")
 @click.option("--html", is_flag=True, help="Print the HTML, and nothing else.")

@@ -1,5 +1,6 @@
 """`outbox queue`."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +48,19 @@ class _TextFile(click.File):
             self.fail(f"{value!r} is not UTF-8: {error.reason} at byte {error.start}", param, ctx)
 
 
+class _ContextFile(_TextFile):
+    """A JSON object from a file, or from stdin as `-`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:  # type: ignore[override]
+        try:
+            context = json.loads(super().convert(value, param, ctx))
+        except (ValueError, RecursionError) as error:
+            self.fail(f"{value!r} is no JSON: {error}", param, ctx)
+        if not isinstance(context, dict):
+            self.fail(f'{value!r} is no JSON object, such as {{"name": "Ada"}}', param, ctx)
+        return context
+
+
 def _headers(_: click.Context, parameter: click.Parameter, lines: Sequence[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in lines:
@@ -84,10 +98,15 @@ _TIME = "TIME"
 @click.option("--bcc", multiple=True, metavar=_ADDRESS, help="Named in no header.")
 @click.option("--from", "from_email", metavar=_ADDRESS, help="[default: SMTP_FROM_EMAIL]")
 @click.option("--reply-to", multiple=True, metavar=_ADDRESS)
-@click.option("--subject", required=True)
+@click.option("--subject", help="Needed without --template, which has its own.")
 @click.option("--text", help="The text itself.")
 @click.option("--text-file", type=_TextFile("rb"), metavar="FILE", help="The text from a file; from stdin with -.")
 @click.option("--html-file", "html", type=_TextFile("rb"), metavar="FILE")
+@click.option("--template", metavar="NAME", help="Subject, text and HTML: `outbox preview` lists them.")
+@click.option(
+    "--context", type=_ContextFile("rb"), metavar="FILE", help="The template's variables, JSON; from stdin with -."
+)
+@click.option("--locale", help="Of the template, such as de or de-AT.")
 @click.option("--attach", "attachments", multiple=True, type=_FILE, callback=_read_attachments, metavar="FILE")
 @click.option("--header", "headers", multiple=True, callback=_headers, metavar="'NAME: VALUE'")
 @click.option("--priority", type=click.Choice([lane.label for lane in Priority]), default="normal", show_default=True)
@@ -104,7 +123,7 @@ _TIME = "TIME"
 @click.option(
     "--sensitive",
     is_flag=True,
-    help="Encrypt what it says, and wipe it when it is sent. Others see the command line: use --text-file -.",
+    help="Encrypt what it says, and wipe it when it is sent. Others see the command line: use - as the FILE.",
 )
 @click.option("--max-attempts", type=int, help="[default: OUTBOX_MAX_ATTEMPTS]")
 @click.option(
@@ -121,6 +140,8 @@ def queue(text: str | None, text_file: str | None, *, as_json: bool, **mail: Any
     """
     if text is not None and text_file is not None:
         raise click.UsageError("--text and --text-file exclude each other: keep one")
+    if mail["subject"] is None and mail["template"] is None:
+        raise click.UsageError("say what: --subject with --text or --html-file, or --template with --context")
     with open_database() as (settings, engine), Session(engine) as session:
         first = EmailService(session, settings).queue_email(text=text if text_file is None else text_file, **mail)
         is_new = first in session.new

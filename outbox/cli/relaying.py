@@ -24,7 +24,7 @@ _STYLES = {
 }
 
 
-@click.command()
+@click.command(short_help="Show the relays and whether mail goes through them.")
 @json_option
 def relays(*, as_json: bool) -> None:
     """Show the relays of the settings, in order of preference, and whether mail goes to them.
@@ -44,7 +44,7 @@ def relays(*, as_json: bool) -> None:
     put(RemarkTable(columns, "Reason (by)", rows, cut=("Relay",), right=("Failures",), whole=True))
 
 
-@click.command()
+@click.command(short_help="Send nothing to a relay until it is resumed.")
 @click.argument("relay", required=False)
 @click.option("--reason", required=True, help="For whoever wonders why no mail goes.")
 @json_option
@@ -64,7 +64,7 @@ def pause(relay: str | None, reason: str, *, as_json: bool) -> None:
         click.echo(safe(f"No mail goes to {name} until `outbox resume {name}`."))
 
 
-@click.command()
+@click.command(short_help="Send to a relay again.")
 @click.argument("relay", required=False)
 @json_option
 def resume(relay: str | None, *, as_json: bool) -> None:

@@ -17,7 +17,7 @@ _BATCH = 100
 """Mails in a transaction: whoever ends one of them waits for it."""
 
 
-@click.command("rotate-keys")
+@click.command("rotate-keys", short_help="Bring sensitive mail to the first encryption key.")
 @json_option
 @click.pass_context
 def rotate_keys(ctx: click.Context, *, as_json: bool) -> None:

@@ -35,7 +35,7 @@ _OUTCOMES = {
 }
 
 
-@click.command()
+@click.command(short_help="Show all that is known of a mail.")
 @click.argument("id_", metavar="ID", type=int)
 @click.option("--html", is_flag=True, help="Print the HTML, and nothing else.")
 @click.option("--source", is_flag=True, help="Print the message as it goes to the relay, and nothing else.")
@@ -60,7 +60,7 @@ def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
             _put(row, explain(connection, settings, id_))
 
 
-@click.command()
+@click.command(short_help="Say why a mail has not gone yet, or what became of it.")
 @click.argument("id_", metavar="ID", type=mail_id)
 @json_option
 def why(id_: int, *, as_json: bool) -> None:
@@ -122,6 +122,8 @@ def _content_facts(content: EmailContent) -> list[tuple[str, object]]:
         ("Cc", content.cc_header),
         ("Reply-To", content.reply_to),
         ("Subject", content.subject),
+        ("Template", content.template),
+        ("Locale", content.locale),
         *content.headers.items(),
         ("Key", content.idempotency_key),
         ("Body", f"{_body(content)}, {content.size:,} bytes with attachments"),

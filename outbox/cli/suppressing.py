@@ -17,7 +17,7 @@ from outbox.suppressions import Suppression
 from outbox.times import clock, distance
 
 
-@click.command()
+@click.command(short_help="Send no mail to an address or a domain.")
 @click.argument("target", required=False)
 @click.option("--reason", help="Why; needed to suppress.")
 @click.option("--until", callback=moment, metavar="TIME", help="ISO 8601 with a zone. [default: for good]")
@@ -40,7 +40,7 @@ def suppress(
     Mail to it that is queued, or queued later, ends as dead (suppressed). A target that is there gets the new reason
     and end. An address that does not exist, as the relay says, is suppressed by itself.
 
-    With --category, only mail of that subscription; so stands who has unsubscribed from it.
+    With --category, only mail of that subscription: what unsubscribing from it does.
     """
     _check(target, reason, until, category, list_=list_, remove=remove)
     with open_database() as (settings, engine):

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -44,6 +46,8 @@ MAILS = [
     ("ada@example.com", "Password reset"),
     ("grace@example.com", "Login code"),
 ]
+SENSITIVE = {"Password reset": "password_reset", "Login code": "login_code"}
+"""Their subjects are in the mail alone; the table names their templates."""
 
 
 @dataclass
@@ -165,11 +169,15 @@ def test_detached_it_delivers_keeps_running_and_is_stopped(copy: Copy) -> None:
     started = copy.run("start_services.sh", "--detach")
     assert started.returncode == 0, started.stdout + started.stderr
     assert started.stderr == ""
-    assert [row[1:] for row in copy.rows("id, recipient, subject")] == MAILS  # nothing of what was rolled back
+    queued = [(address, "(sensitive)" if subject in SENSITIVE else subject) for address, subject in MAILS]
+    assert [row[1:] for row in copy.rows("id, recipient, subject")] == queued  # nothing of what was rolled back
     assert {row[0] for row in copy.rows("status")} == {"sent"}
     assert sorted((m.envelope.recipients[0], str(m.headers["Subject"])) for m in copy.inbox) == sorted(MAILS)
     assert started.stdout.count("sent, in inbox") == len(MAILS)
     assert "rolled back " in started.stdout
+    for subject, template in SENSITIVE.items():
+        assert f"{template}*" in started.stdout
+        assert subject not in started.stdout
     _the_receipt_has_the_right_headers(copy.inbox)
     _the_first_was_prompt(started.stdout)
     _the_pages_answer(started.stdout)
@@ -181,11 +189,26 @@ def test_detached_it_delivers_keeps_running_and_is_stopped(copy: Copy) -> None:
     assert _urls(again.stdout) == _urls(started.stdout)
     assert len(copy.inbox) == len(MAILS)
 
+    unsubscribed = _unsubscribe(copy.inbox)
     stopped = copy.run("stop_services.sh")
     assert stopped.stdout == "Everything has stopped. The data in var stays.\n"
     assert copy.processes == []
     assert copy.run("stop_services.sh").stdout == "Nothing is running here.\n"
     assert len(copy.rows("id")) == len(copy.inbox) == len(MAILS)
+
+    # Who has unsubscribed does not keep it from starting.
+    again = copy.run("start_services.sh", "--detach")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("sent, in inbox") == len(MAILS) - 1
+    assert re.search(rf"{unsubscribed} .* Weekly news .* suppressed ", again.stdout)
+
+
+def _unsubscribe(inbox: list[Received]) -> str:
+    """The recipient who has pressed the button of their mail program."""
+    news = next(mail for mail in inbox if mail.headers["Subject"] == "Weekly news")
+    link = str(news.headers["List-Unsubscribe"]).strip("<> ")
+    assert urlopen(Request(link, data=b"List-Unsubscribe=One-Click"), timeout=10).status == HTTPStatus.OK
+    return news.envelope.recipients[0]
 
 
 def _the_receipt_has_the_right_headers(inbox: list[Received]) -> None:

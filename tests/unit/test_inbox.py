@@ -151,12 +151,14 @@ def test_everything_in_a_mail_is_escaped(client: FlaskClient, hostile: str) -> N
         assert "unsafe" not in policy
 
 
-def test_html_is_framed_without_any_right(client: FlaskClient, hostile: str) -> None:
-    assert '<iframe sandbox="" referrerpolicy="no-referrer"' in client.get(f"/mail/{hostile}").text
+def test_html_is_framed_and_its_links_open_elsewhere(client: FlaskClient, hostile: str) -> None:
+    links = "allow-popups allow-popups-to-escape-sandbox"
+    assert f'<iframe sandbox="{links}" referrerpolicy="no-referrer"' in client.get(f"/mail/{hostile}").text
     html = client.get(f"/mail/{hostile}/html")
     assert SCRIPT in html.text  # as it came: the policy, not a filter, keeps it from running
     policy = html.headers["Content-Security-Policy"].split("; ")
-    assert policy[:4] == ["sandbox", "default-src 'none'", "style-src 'unsafe-inline'", "img-src data:"]
+    assert html.text.endswith('<base target="_blank">')
+    assert policy[:4] == [f"sandbox {links}", "default-src 'none'", "style-src 'unsafe-inline'", "img-src data:"]
     assert html.headers["X-Content-Type-Options"] == "nosniff"
 
 
@@ -166,7 +168,7 @@ def test_an_attachment_can_only_be_saved(client: FlaskClient, hostile: str) -> N
     assert response.headers["Content-Type"] == "application/octet-stream"
     assert response.headers["Content-Disposition"].startswith("attachment; ")
     assert "<script>" not in response.headers["Content-Disposition"].partition("filename*=")[2]
-    assert response.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
+    assert response.headers["Content-Security-Policy"].startswith("sandbox allow-popups ")
 
 
 def test_the_source_is_plain_text(maildir: Maildir, client: FlaskClient, hostile: str) -> None:
