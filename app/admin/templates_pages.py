@@ -74,8 +74,9 @@ def send_test(name: str) -> AnyResponse | tuple[str, int]:
 
 
 def _page(name: str, locale: str | None, refused: str | None = None) -> tuple[str, int]:
-    values: dict[str, Any] = {"name": name, "locale": locale, "locales": _locales(name), "refused": refused}
+    values: dict[str, Any] = {"name": name, "locale": locale, "locales": [], "refused": refused}
     try:
+        values["locales"] = _locales(name)
         shown = _preview(name, locale)
     except (InvalidTemplate, SettingsError) as error:
         return render_template("admin/template.html", shown=None, problem=str(error), **values), _UNPROCESSABLE

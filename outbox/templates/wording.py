@@ -20,7 +20,7 @@ from babel.messages.pofile import read_po
 from babel.support import Translations
 from jinja2 import pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from outbox.errors import InvalidEmail
 from outbox.templates.bounds import Exceeded, check_width, formatted, spend
@@ -117,18 +117,22 @@ def _dear(filter_: Callable[..., Any]) -> Callable[..., Any]:
 
 @pass_context
 def _gettext(context: Context, message: str, /, **variables: Any) -> str:
-    return _filled(context, wording.get().translations.gettext(message), variables)
+    words = wording.get().translations.gettext(message)
+    return _filled(context, words, variables, safe=isinstance(message, Markup))
 
 
 @pass_context
 def _ngettext(context: Context, singular: str, plural: str, num: int, /, **variables: Any) -> str:
     words = wording.get().translations.ngettext(singular, plural, num)
-    return _filled(context, words, {"num": num} | variables)
+    safe = isinstance(singular, Markup) and isinstance(plural, Markup)
+    return _filled(context, words, {"num": num} | variables, safe=safe)
 
 
-def _filled(context: Context, words: str, variables: Mapping[str, Any]) -> str:
-    """`%(name)s` filled in, as in Jinja's new style; a translation is written by whoever writes the template."""
-    text = Markup(words) if context.eval_ctx.autoescape else words  # noqa: S704 - its variables are escaped
+def _filled(context: Context, words: str, variables: Mapping[str, Any], *, safe: bool) -> str:
+    """`%(name)s` filled in, as in Jinja's new style. `sandbox` marks what stands in the template itself as safe."""
+    text = str(words)
+    if context.eval_ctx.autoescape:
+        text = Markup(text) if safe else escape(text)  # noqa: S704 - by whoever writes the template
     filled: str = formatted(text, variables)
     return filled
 

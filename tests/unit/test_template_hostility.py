@@ -426,6 +426,24 @@ def test_no_mail_sees_what_another_left_behind(place: Path) -> None:
     assert [templates.render("mail", {"name": name}).text for name in ("Ada", "Bob")] == ["Ada", "Bob"]
 
 
+@pytest.mark.parametrize("file", ["_row.txt", "_row.jinja"])
+@pytest.mark.parametrize("tag", ["{{% include '{}' %}}", "{{% from '{}' import row %}}{{{{ row(name) }}}}"])
+def test_html_takes_in_no_file_that_escapes_nothing(place: Path, tag: str, file: str) -> None:
+    (place / file).write_text("{% macro row(x) %}{{ x }}{% endmacro %}{{ name }}")
+    (place / "mail" / "body.html").write_text(tag.format(file))
+    with pytest.raises(InvalidTemplate, match=r"would escape nothing .*: name it \*\.html"):
+        Templates([str(place)]).render("mail", {"name": "<b>"})
+
+
+@pytest.mark.parametrize("call", ["_(name)", "gettext(name)", "ngettext('one', name, 2)", "ngettext(name, 'all', 1)"])
+def test_a_variable_is_escaped_though_it_is_translated(place: Path, call: str) -> None:
+    (place / "mail" / "body.html").write_text(f"{{{{ {call} }}}}{{{{ _('<i>%(x)s</i>', x=name) }}}}")
+    (place / "mail" / "body.txt").write_text(f"{{{{ {call} }}}}{{{{ _('<i>%(x)s</i>', x=name) }}}}")
+    said = Templates([str(place)]).render("mail", {"name": "<b>"})
+    assert said.html == "&lt;b&gt;<i>&lt;b&gt;</i>"
+    assert said.text == "<b><i><b></i>"
+
+
 def test_each_rendering_has_a_budget_of_its_own(place: Path) -> None:
     """Eight threads, each with a template that takes most of one."""
     (place / "mail" / "body.txt").write_text(
