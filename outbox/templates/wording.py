@@ -38,6 +38,10 @@ LONGEST_PATTERN = 100
 """Characters of a pattern for dates or numbers."""
 
 
+_BROKEN_LINE = re.compile(rb'"\s+"')
+_MANY_PLURALS = re.compile(rb"nplurals(?:\s|\\[nrt])*+=(?:\s|\\[nrt])*+\d\d")
+"""Babel would make as many texts for each message."""
+
 _NAME = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
 
 
@@ -89,6 +93,8 @@ def ladder(name: str | None) -> tuple[str, ...]:
 
 def read_catalog(po: bytes) -> Translations:
     """A `.po` file, as translators write it; compiled here and now, without what is marked fuzzy."""
+    if _MANY_PLURALS.search(_BROKEN_LINE.sub(b"", po)):
+        raise ValueError("its nplurals is larger than 9, and no language has as many plural forms")
     compiled = BytesIO()
     write_mo(compiled, read_po(BytesIO(po), abort_invalid=True))
     compiled.seek(0)

@@ -304,6 +304,8 @@ def test_what_is_wrong_with_a_template_stands_on_its_page_until_it_is_mended(
     assert browser.get("/admin/templates/hello/html").status_code == 422
     (folder / "body.html").write_text("<b>{{ name }}</b>")
     assert browser.get("/admin/templates/hello").status_code == 200
+    assert "locale='xx'" in unescape(browser.get("/admin/templates/hello?locale=xx").text)
+    assert browser.get("/admin/templates/hello/html?locale=xx").status_code == 422
     (folder / "sample.json").unlink()
     assert "it has no sample.json" in unescape(browser.get("/admin/templates/hello").text)
     for no_json in (b"\xff", b"[" * 100_000):
