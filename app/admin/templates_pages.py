@@ -9,7 +9,7 @@ from flask import Blueprint, Response, abort, current_app, flash, redirect, rend
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.settings import AppSettings
-from outbox.errors import InvalidEmail, InvalidTemplate, SettingsError
+from outbox.errors import InvalidEmail, SettingsError
 from outbox.preview import Preview, facts, preview
 from outbox.service import EmailService
 from outbox.templates import Templates
@@ -31,7 +31,7 @@ def index() -> tuple[str, int]:
     templates = _templates()
     try:
         listed = [(name, templates.locales(name)) for name in templates.names()]
-    except (InvalidTemplate, SettingsError) as error:
+    except (InvalidEmail, SettingsError) as error:
         return render_template("admin/templates.html", listed=[], problem=str(error)), _UNPROCESSABLE
     return render_template("admin/templates.html", listed=listed, problem=None), 200
 
@@ -47,7 +47,7 @@ def html(name: str) -> Response:
     """The HTML alone, for the frames."""
     try:
         body = _preview(name, _locale(request.args)).html
-    except (InvalidTemplate, SettingsError):
+    except (InvalidEmail, SettingsError):
         abort(_UNPROCESSABLE)
     if body is None:
         abort(404)
@@ -74,10 +74,11 @@ def send_test(name: str) -> AnyResponse | tuple[str, int]:
 
 
 def _page(name: str, locale: str | None, refused: str | None = None) -> tuple[str, int]:
-    values: dict[str, Any] = {"name": name, "locale": locale, "locales": _locales(name), "refused": refused}
+    values: dict[str, Any] = {"name": name, "locale": locale, "locales": [], "refused": refused}
     try:
+        values["locales"] = _locales(name)
         shown = _preview(name, locale)
-    except (InvalidTemplate, SettingsError) as error:
+    except (InvalidEmail, SettingsError) as error:
         return render_template("admin/template.html", shown=None, problem=str(error), **values), _UNPROCESSABLE
     page = render_template("admin/template.html", shown=shown, facts=facts(shown), problem=None, **values)
     return page, _UNPROCESSABLE if refused else 200

@@ -95,10 +95,10 @@ class Templates:
         found = self._places.find(f"{name}/sample.json", locale, place)
         if found is None:
             raise InvalidTemplate("template", name, f"it has no sample.json in {place}: add one, with its variables")
-        read = self._places.read(found[0])
         try:
+            read = self._places.read(found[0])
             sample = json.loads(read[0] if read else "")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidTemplate("template", name, f"{found[0]} is not JSON: {error}") from error
         if not isinstance(sample, dict):
             raise InvalidTemplate("template", name, f"{found[0]} holds no object: write {{...}}, with its variables")
@@ -169,6 +169,8 @@ class _Environment(Sandbox):
 
     def join_path(self, template: str, parent: str) -> str:
         """The variant of a layout or include for the mail's locale."""
+        if parent.endswith(".html") and not template.endswith(".html"):
+            raise SecurityError(f"{template!r} in HTML would escape nothing that it is given: name it *.html")
         found = self._places.find(template, wording.get().name)
         return found[0] if found else template
 

@@ -76,14 +76,22 @@ def spend(steps: int, characters: int = 0) -> bool:
 
 
 def weigh(value: _T) -> _T:
-    """Pay for looking through all of a value, however it is nested."""
+    """Pay for looking through all of a value, however it is nested. Of an iterator, take what is returned instead."""
     if isinstance(value, str):
         if len(value) >= _READ:
             spend(len(value) // _READ)
     elif isinstance(value, CONTAINERS):
         for _ in _leaves(value):
             pass
+    elif isinstance(value, Iterator):
+        return cast("_T", map(_drawn, value))
     return value
+
+
+def _drawn(element: _T) -> _T:
+    """What an iterator yields is paid for as it is drawn: nobody knows before how much that will be."""
+    spend(1)
+    return weigh(element)
 
 
 def written(value: _T) -> _T:

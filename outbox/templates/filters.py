@@ -54,14 +54,20 @@ _ASK = (
     "string", "true", "undefined",
 )  # fmt: skip
 
-_STRIPPED = 10**9
-"""Characters that `striptags` may copy: it copies the text for each tag, at some ten a nanosecond."""
+_STRIPPED = 20_000
+"""Characters that `striptags` copies in the time of one step: it copies the text for each tag."""
+
+_COUNTED = 10
+"""Characters in which `wordcount` finds the words in the time of one step."""
+
+_LONGEST_NUMBER = 1000
+"""Characters of a text that `int` reads: to divide numbers takes the product of their lengths."""
 
 _COMPARED = 1000
 """Characters that are compared with each other in the time of one step."""
 
-_WRAPPED = 100_000
-"""Characters that may be wrapped: line breaks are found at some ten in a microsecond."""
+_WRAPPED = 30_000
+"""Characters that may be wrapped: a word that is too long is copied for each of its lines."""
 
 
 def allowed_filters() -> dict[str, Callable[..., Any]]:
@@ -93,9 +99,8 @@ def _paying(filter_: Callable[..., Any], pay: Callable[[Any], Any]) -> Callable[
     @wraps(filter_)
     def paid(*args: Any, **options: Any) -> Any:
         spend(1)
-        for value in (*args[passes:], *options.values()):
-            pay(value)
-        return kept(filter_(*args, **options))
+        paid_args = (*args[:passes], *map(pay, args[passes:]))
+        return kept(filter_(*paid_args, **{name: pay(value) for name, value in options.items()}))
 
     return paid
 
@@ -133,12 +138,20 @@ def _check_replace(given: dict[str, Any]) -> None:
 
 def _check_strip(given: dict[str, Any]) -> None:
     text = _text(given["value"])
-    if len(text) * (text.count("<") + 1) > _STRIPPED:
-        raise Exceeded("striptags takes no text with so many tags")
+    spend(len(text) * (text.count("<") + 1) // _STRIPPED)
 
 
 def _check_trim(given: dict[str, Any]) -> None:
     spend(len(_text(given["value"])) * len(given["chars"] or "") // _COMPARED)
+
+
+def _check_count(given: dict[str, Any]) -> None:
+    spend(len(_text(given["s"])) // _COUNTED)
+
+
+def _check_int(given: dict[str, Any]) -> None:
+    if isinstance(given["value"], str | bytes) and len(given["value"]) > _LONGEST_NUMBER:
+        raise Exceeded(f"int takes at most {_LONGEST_NUMBER:,} characters")
 
 
 def _check_slice(given: dict[str, Any]) -> None:
@@ -166,12 +179,14 @@ _CHECKS: Mapping[str, Callable[[dict[str, Any]], None]] = {
     "batch": _check_batch,
     "center": lambda given: check_width("width", given["width"]),
     "indent": _check_indent,
+    "int": _check_int,
     "replace": _check_replace,
     "round": lambda given: check_width("precision", given["precision"]),
     "slice": _check_slice,
     "striptags": _check_strip,
     "tojson": _check_json,
     "trim": _check_trim,
+    "wordcount": _check_count,
     "wordwrap": _check_wrap,
 }
 """What is asked before a filter whose result, or whose time, is a product of what it is given."""

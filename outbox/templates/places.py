@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from gettext import NullTranslations
 from importlib.abc import Traversable
 from importlib.resources import files
@@ -21,13 +21,17 @@ _VARIANT = re.compile(r"(?P<stem>[^.]+)\.(?P<locale>[A-Za-z]{2,3}(?:[-_][A-Za-z0
 _TRANSLATIONS = "_translations"
 
 
+_REMEMBERED = 1000
+"""Folders and locales: a template may make up names of folders, and a stranger names such as de-DE-abcde of locales."""
+
+
 class Places:
     """Several places as one; the first that has a file wins."""
 
     def __init__(self, places: Sequence[str]) -> None:
         self._names = places
-        self._variants = cache(self._list_variants)
-        self.translations = cache(self._read_translations)
+        self._variants = lru_cache(_REMEMBERED)(self._list_variants)
+        self.translations = lru_cache(_REMEMBERED)(self._read_translations)
 
     def templates(self) -> dict[str, str]:
         """Name -> the place it is in. What begins with `_` holds layouts, includes and translations."""

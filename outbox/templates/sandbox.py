@@ -5,7 +5,7 @@ loops, or forty lines of `{% set x = x ~ x %}`, would fill the memory. So what r
 the template is compiled, to ask `bounds` first.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, time
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -17,17 +17,34 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
-from outbox.templates.bounds import Exceeded, add, kept, modulo, multiply, power, spend, taken_apart, weigh, written
+from outbox.templates.bounds import (
+    Exceeded,
+    add,
+    kept,
+    modulo,
+    multiply,
+    power,
+    spend,
+    taken_apart,
+    weigh,
+    written,
+)
 from outbox.templates.filters import allowed_filters, allowed_tests
 
-LARGEST_SOURCE = 250_000
-"""Characters of one file: compiling takes about a second for them. Gmail clips a mail after 102,400 bytes."""
+LARGEST_SOURCE = 120_000
+"""Characters of one file: to compile them takes 2 s and 200 MB at worst. Gmail clips a mail after 102,400 bytes."""
+
+_OPENED = 10
+"""Steps that it takes to include or import a template, be it empty or missing."""
 
 _COMPARED = 1000
 """Characters that are compared with each other in the time of one step."""
 
 LONGEST_PATTERN = 100
 """Characters of a `strftime` pattern: its result can be hundreds of times as long."""
+
+_TRANSLATING = ("_", "gettext", "ngettext")
+"""The functions to which `{% trans %}` and a template hand what is to be translated."""
 
 _Node = TypeVar("_Node", bound=nodes.Node)
 
@@ -105,7 +122,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """`is_safe_attribute` refuses `str.format`; the filter of this name is bounded."""
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """A key is hashed, and a tuple of tuples takes its time."""
+        """A key is hashed, and a tuple of tuples takes its time; a name such as `a.a.a` asks for many."""
+        spend(5)
         return super().getitem(obj, weigh(argument))
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -113,10 +131,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if any(obj is ours for ours in _OURS):
             return obj(*args)
         spend(1)
-        for value in (*args, *kwargs.values()):
-            weigh(value)
-        _pay_for_method(obj, args)
-        return kept(super().call(context, obj, *args, **kwargs))
+        given = tuple(map(weigh, args))
+        named = {name: weigh(value) for name, value in kwargs.items()}
+        _pay_for_method(obj, given)
+        return kept(super().call(context, obj, *given, **named))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Those of `intercepted_binops`."""
@@ -136,9 +154,11 @@ _OURS = (spend, weigh, written, taken_apart)
 _OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {"+": add, "*": multiply, "**": power, "%": modulo}
 
 
-def _pay_for_method(method: Any, args: tuple[Any, ...]) -> None:
+def _pay_for_method(method: Any, args: Sequence[Any]) -> None:
     """What it looks through. To look for a text in a text takes the product of their lengths."""
     owner = getattr(method, "__self__", None)
+    if owner is None and args:  # a method of a class: what it is a method of comes first
+        owner, *args = args
     weigh(owner)
     texts = [len(value) for value in args if isinstance(value, str)]
     if isinstance(owner, str):
@@ -182,6 +202,13 @@ class _Meter(NodeTransformer):
             )
         return paid
 
+    def visit_Call(self, node: nodes.Call) -> nodes.Call:
+        """What a template says in its own words, unlike a variable, needs no escaping when it has been translated."""
+        self.generic_visit(node)
+        if isinstance(node.node, nodes.Name) and node.node.name in _TRANSLATING:
+            node.args = [nodes.MarkSafe(arg) if _is_words(arg) else arg for arg in node.args]
+        return node
+
     def visit_Concat(self, node: nodes.Concat) -> nodes.Concat:
         self.generic_visit(node)
         node.nodes = [_call("written", one, node=node) for one in node.nodes]
@@ -224,6 +251,11 @@ class _Meter(NodeTransformer):
         return node
 
 
+def _is_words(node: nodes.Expr) -> bool:
+    return isinstance(node, nodes.Const) and isinstance(node.value, str)
+
+
+_OPENING = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 _BODIES = (nodes.Block, nodes.Macro, nodes.CallBlock, nodes.For)
 
 
@@ -233,7 +265,7 @@ def _size(body: list[Any]) -> tuple[int, int]:
     stack = list(body)
     while stack:
         node = stack.pop()
-        steps += 1
+        steps += _OPENED if isinstance(node, _OPENING) else 1
         if isinstance(node, nodes.TemplateData):
             characters += len(node.data)
         stack.extend(node.iter_child_nodes(exclude=("body",) if isinstance(node, _BODIES) else None))

@@ -20,7 +20,7 @@ from babel.messages.pofile import read_po
 from babel.support import Translations
 from jinja2 import pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from outbox.errors import InvalidEmail
 from outbox.templates.bounds import Exceeded, check_width, formatted, spend
@@ -37,6 +37,10 @@ _DEAR = 50
 LONGEST_PATTERN = 100
 """Characters of a pattern for dates or numbers."""
 
+
+_BROKEN_LINE = re.compile(rb'"\s+"')
+_MANY_PLURALS = re.compile(rb"nplurals(?:\s|\\[nrt])*+=(?:\s|\\[nrt])*+\d\d")
+"""Babel would make as many texts for each message."""
 
 _NAME = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
 
@@ -89,6 +93,8 @@ def ladder(name: str | None) -> tuple[str, ...]:
 
 def read_catalog(po: bytes) -> Translations:
     """A `.po` file, as translators write it; compiled here and now, without what is marked fuzzy."""
+    if _MANY_PLURALS.search(_BROKEN_LINE.sub(b"", po)):
+        raise ValueError("its nplurals is larger than 9, and no language has as many plural forms")
     compiled = BytesIO()
     write_mo(compiled, read_po(BytesIO(po), abort_invalid=True))
     compiled.seek(0)
@@ -117,18 +123,22 @@ def _dear(filter_: Callable[..., Any]) -> Callable[..., Any]:
 
 @pass_context
 def _gettext(context: Context, message: str, /, **variables: Any) -> str:
-    return _filled(context, wording.get().translations.gettext(message), variables)
+    words = wording.get().translations.gettext(message)
+    return _filled(context, words, variables, safe=isinstance(message, Markup))
 
 
 @pass_context
 def _ngettext(context: Context, singular: str, plural: str, num: int, /, **variables: Any) -> str:
     words = wording.get().translations.ngettext(singular, plural, num)
-    return _filled(context, words, {"num": num} | variables)
+    safe = isinstance(singular, Markup) and isinstance(plural, Markup)
+    return _filled(context, words, {"num": num} | variables, safe=safe)
 
 
-def _filled(context: Context, words: str, variables: Mapping[str, Any]) -> str:
-    """`%(name)s` filled in, as in Jinja's new style; a translation is written by whoever writes the template."""
-    text = Markup(words) if context.eval_ctx.autoescape else words  # noqa: S704 - its variables are escaped
+def _filled(context: Context, words: str, variables: Mapping[str, Any], *, safe: bool) -> str:
+    """`%(name)s` filled in, as in Jinja's new style. `sandbox` marks what stands in the template itself as safe."""
+    text = str(words)
+    if context.eval_ctx.autoescape:
+        text = Markup(text) if safe else escape(text)  # noqa: S704 - by whoever writes the template
     filled: str = formatted(text, variables)
     return filled
 

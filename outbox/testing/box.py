@@ -167,7 +167,11 @@ class Outbox:
         ids = sorted(id_ for lane in claim.ids.values() for id_ in lane)
         mails = load(connection, ids, claim.token, Safe.of(self._settings))
         composer = Composer(_engine(connection), mails, Signer.of(self._settings))
-        return [Mail.read(mail.id, mail.sender, mail.recipient, composer.compose(mail)) for mail in mails]
+        sources = [composer.compose(mail) for mail in mails]
+        return [
+            Mail.read(mail.id, mail.sender, mail.recipient, source, parse(source))
+            for mail, source in zip(mails, sources, strict=True)
+        ]
 
     def _drain(self, engine: sa.Engine, accepted: list[Accepted]) -> None:
         settings = self._settings
@@ -186,14 +190,14 @@ class Outbox:
         courier.close()
 
     def _read(self, connection: sa.Connection, sender: str, recipient: str, source: bytes) -> Mail:
-        headers = parse(source)
-        owed = headers["X-Original-To"] if self._settings.outbox_redirect_to else recipient
+        message = parse(source)
+        owed = message["X-Original-To"] if self._settings.outbox_redirect_to else recipient
         query = (
             sa.select(QueuedEmail.id)
             .join(QueuedEmail.content)
-            .where(EmailContent.message_id == str(headers["Message-ID"]), QueuedEmail.recipient == str(owed))
+            .where(EmailContent.message_id == str(message["Message-ID"]), QueuedEmail.recipient == str(owed))
         )
-        return Mail.read(connection.scalars(query).one(), sender, recipient, source)
+        return Mail.read(connection.scalars(query).one(), sender, recipient, source, message)
 
 
 @contextmanager

@@ -41,9 +41,8 @@ class Mail:
     """The message as it is handed to the relay."""
 
     @classmethod
-    def read(cls, id_: int, sender: str, recipient: str, source: bytes) -> Self:
-        """From the envelope and the bytes."""
-        message = parse(source)
+    def read(cls, id_: int, sender: str, recipient: str, source: bytes, message: EmailMessage) -> Self:
+        """From the envelope, the bytes, and what `parse` has made of them."""
         return cls(
             id=id_,
             sender=sender,

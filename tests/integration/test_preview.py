@@ -304,10 +304,16 @@ def test_what_is_wrong_with_a_template_stands_on_its_page_until_it_is_mended(
     assert browser.get("/admin/templates/hello/html").status_code == 422
     (folder / "body.html").write_text("<b>{{ name }}</b>")
     assert browser.get("/admin/templates/hello").status_code == 200
+    assert "locale='xx'" in unescape(browser.get("/admin/templates/hello?locale=xx").text)
+    assert browser.get("/admin/templates/hello/html?locale=xx").status_code == 422
     (folder / "sample.json").unlink()
     assert "it has no sample.json" in unescape(browser.get("/admin/templates/hello").text)
+    for no_json in (b"\xff", b"[" * 100_000):
+        (folder / "sample.json").write_bytes(no_json)
+        assert "sample.json is not JSON" in unescape(browser.get("/admin/templates/hello").text)
     shutil.rmtree(folder.parent)
-    assert "there is no such folder" in unescape(browser.get("/admin/templates/").text)
+    for page in ("/admin/templates/", "/admin/templates/hello"):
+        assert "there is no such folder" in unescape(browser.get(page).text)
 
 
 def test_a_test_is_sent_by_the_form_and_by_nothing_else(app: Flask, browser: FlaskClient) -> None:

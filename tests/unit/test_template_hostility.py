@@ -241,7 +241,7 @@ BOUNDLESS = {
     "round": "{{ 1|round(200000, 'ceil') > 0 }}",
     "round below": "{{ 1|round(-200000, 'floor') > 0 }}",
     "sum": "{{ ([[1] * 1000] * 2000)|sum(start=[])|length }}",
-    "striptags": "{{ ('<>' * 60000)|striptags|length }}",
+    "striptags": "{{ ('<>' * 100000)|striptags|length }}",
     "trim": "{{ ('x' * 100000)|trim('y' * 100000)|length }}",
     "strip": "{{ ('x' * 100000).strip('y' * 100000)|length }}",
     "rfind": "{{ ('x' * 100000).rfind('y' + 'x' * 50000) }}",
@@ -267,6 +267,19 @@ BOUNDLESS = {
     "a long number": "{{ 1e300|number }}",
     "a precise percentage": "{{ 1|percent(5000) }}",
     "dates, often": "{% for a in range(20000) %}{% set y = day|date %}{% endfor %}",
+    "numbers divided": "{% set a = ('f' * 2000000)|int(0, 16) %}{{ a // ('f' * 1000000)|int(0, 16) > 0 }}",
+    "tuples that are generated": "{% set x = (1,) * 50000 %}"
+    "{{ ([0] * 50000)|map('default', x, true)|unique|list|length }}",
+    "tuples that are generated, for dict": "{% set x = (1,) * 50000 %}"
+    "{{ dict(([0] * 50000)|map('default', (x, 1), true))|length }}",
+    "generators of generators": "{% set ns = namespace(x=range(50000)|select) %}"
+    "{% for a in range(15) %}{% set ns.x = ns.x|select %}{% endfor %}{{ ns.x|list|length }}",
+    "a long attribute": "{% set ns = namespace() %}{% set ns.a = ns %}"
+    "{{ ([0] * 100)|map('default', ns, true)|map(attribute='a.' * 2000 ~ 'b')|list }}",
+    "rfind of a class": "{{ Status.rfind('x' * 100000, 'y' + 'x' * 50000) }}",
+    "striptags, often": "{% set x = '<>' * 15000 %}{% for a in range(40) %}{% set y = x|striptags %}{% endfor %}",
+    "wordcount, often": "{% set x = 'ab ' * 100000 %}{% for a in range(20) %}{% set y = x|wordcount %}{% endfor %}",
+    "includes, often": "{% for a in range(50000) %}{% include 'x' ~ a ignore missing %}{% endfor %}",
     "a long file": "{# " + "x" * 260_000 + " #}",
     "nested brackets": "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
     "nested loops": "{% for a in [1] %}" * 50 + "{% endfor %}" * 50,
@@ -279,7 +292,7 @@ def test_rendering_has_a_bound(render: Callable[..., str], source: str) -> None:
     t: list[Any] = []
     t.append(t)
     with pytest.raises(InvalidTemplate, match=r"body\.txt"):
-        render(source, r=range(1000), t=[t, t], day=date(2026, 1, 2))
+        render(source, r=range(1000), t=[t, t], day=date(2026, 1, 2), Status=Status)
 
 
 def test_what_a_large_digest_needs_is_far_inside_the_bounds(render: Callable[..., str]) -> None:
@@ -293,13 +306,43 @@ def test_what_a_large_digest_needs_is_far_inside_the_bounds(render: Callable[...
     assert said.count("\n") == 2000
 
 
-def test_css_and_elements_are_bounded_together(place: Path) -> None:
-    (place / "mail" / "body.html").write_text(
-        "<style>{% for n in range(5000) %}p:not(.a) {color: red}{% endfor %}</style>"
-        "{% for n in range(5000) %}<p>{% endfor %}"
-    )
+STYLES = {
+    "much of both": ("p:hover {color: red}" * 4000, "<p>" * 5000),
+    "many properties": ("p {" + "".join(f"--a{n}: 1;" for n in range(3000)) + "}", "<p>" * 300),
+    "many properties, as if one": ("p {" + "".join(f"--a{n}/*;*/:1;" for n in range(3000)) + "}", "<p>" * 300),
+    "many properties, with escapes": ("p {" + "".join(f"--a{n}\\;b:1;" for n in range(3000)) + "}", "<p>" * 300),
+    "siblings": ("p:not(i ~ p) {color: red}" * 200, "<p>" * 2000),
+    "siblings, with an escape": ("p:n\\6ft(i ~ p) {color: red}" * 200, "<p>" * 2000),
+}
+
+
+@pytest.mark.parametrize(("css", "html"), STYLES.values(), ids=STYLES)
+def test_css_and_elements_are_bounded_together(place: Path, css: str, html: str) -> None:
+    (place / "mail" / "body.html").write_text(f"<style>{css}</style>{{{{ html|safe }}}}")
     with pytest.raises(InvalidTemplate, match="characters of style sheets"):
-        Templates([str(place)]).render("mail", {})
+        Templates([str(place)]).render("mail", {"html": html})
+
+
+def test_a_framework_s_style_sheet_is_far_inside_the_bounds(place: Path) -> None:
+    css = "".join(f".a{n}:hover {{color: red; margin: {n}px; padding: 0}} " for n in range(300))
+    (place / "mail" / "body.html").write_text(f"<style>p:not(.b) {{top: 0}} {css}</style>{{{{ html|safe }}}}")
+    said = Templates([str(place)]).render("mail", {"html": "<p class=a1>x</p>" * 1000})
+    assert (said.html or "").count("top: 0") == 1000
+
+
+INDENTED = {
+    "quotations": "<blockquote>x" * 20_000,
+    "pre": "<pre>x\n" * 20_000,
+    "lines in quotations": "<blockquote>" * 390 + "<pre>" + "x\n" * 50_000,
+}
+
+
+@pytest.mark.parametrize("html", INDENTED.values(), ids=INDENTED)
+def test_text_made_from_html_is_bounded(place: Path, html: str) -> None:
+    """Each level indents each line: the text would be hundreds of times as long."""
+    (place / "mail" / "body.html").write_text("{{ html|safe }}")
+    with pytest.raises(InvalidTemplate, match="its HTML cannot be made ready"):
+        Templates([str(place)]).render("mail", {"html": html})
 
 
 DEEP = {
@@ -381,6 +424,24 @@ def test_no_mail_sees_what_another_left_behind(place: Path) -> None:
     (place / "mail" / "body.txt").write_text("{% from '_box.txt' import put %}{{ put(name) }}")
     templates = Templates([str(place)])
     assert [templates.render("mail", {"name": name}).text for name in ("Ada", "Bob")] == ["Ada", "Bob"]
+
+
+@pytest.mark.parametrize("file", ["_row.txt", "_row.jinja"])
+@pytest.mark.parametrize("tag", ["{{% include '{}' %}}", "{{% from '{}' import row %}}{{{{ row(name) }}}}"])
+def test_html_takes_in_no_file_that_escapes_nothing(place: Path, tag: str, file: str) -> None:
+    (place / file).write_text("{% macro row(x) %}{{ x }}{% endmacro %}{{ name }}")
+    (place / "mail" / "body.html").write_text(tag.format(file))
+    with pytest.raises(InvalidTemplate, match=r"would escape nothing .*: name it \*\.html"):
+        Templates([str(place)]).render("mail", {"name": "<b>"})
+
+
+@pytest.mark.parametrize("call", ["_(name)", "gettext(name)", "ngettext('one', name, 2)", "ngettext(name, 'all', 1)"])
+def test_a_variable_is_escaped_though_it_is_translated(place: Path, call: str) -> None:
+    (place / "mail" / "body.html").write_text(f"{{{{ {call} }}}}{{{{ _('<i>%(x)s</i>', x=name) }}}}")
+    (place / "mail" / "body.txt").write_text(f"{{{{ {call} }}}}{{{{ _('<i>%(x)s</i>', x=name) }}}}")
+    said = Templates([str(place)]).render("mail", {"name": "<b>"})
+    assert said.html == "&lt;b&gt;<i>&lt;b&gt;</i>"
+    assert said.text == "<b><i><b></i>"
 
 
 def test_each_rendering_has_a_budget_of_its_own(place: Path) -> None:

@@ -147,8 +147,19 @@ def test_translations(write: Write) -> None:
     assert made.render("mail", context | {"n": 1}, "de-CH").subject == "Tschüs, <Ada>"
 
 
-def test_a_catalog_that_is_none(write: Write) -> None:
-    made = write({"mail/subject.txt": "x", "_translations/de/LC_MESSAGES/messages.po": "msgid one\nTranslate!"})
+PLURAL = 'msgid "one"\nmsgid_plural "many"\nmsgstr[0] "eins"\n'
+
+
+@pytest.mark.parametrize(
+    "po",
+    [
+        "msgid one\nTranslate!",
+        'msgid ""\nmsgstr "Plural-Forms: nplu"\n"rals= 999999999; plural=n;\\n"\n\n' + PLURAL,
+    ],
+    ids=["not one", "with a text for each number"],
+)
+def test_a_catalog_that_is_none(write: Write, po: str) -> None:
+    made = write({"mail/subject.txt": "x", "_translations/de/LC_MESSAGES/messages.po": po})
     with pytest.raises(SettingsError, match=r"messages\.po: not a catalog"):
         made.render("mail", {}, "de")
 
