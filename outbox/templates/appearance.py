@@ -47,7 +47,7 @@ _ESCAPED = re.compile(r"^(?P<before>\d*)\\(?=[-+#>*.)])", re.MULTILINE)
 # A comment or quotation that does not end is taken to the end: no part of the HTML is read twice.
 _TABLE = re.compile(
     r"""<!--.*?(?:-->|\Z)
-      | <(?P<end>/?)(?P<tag>table|tbody|tr|td)\b(?P<rest>(?:[^<>"']|"[^"]*(?:"|\Z)|'[^']*(?:'|\Z))*+)(?:>|\Z)""",
+      | <(?P<end>/?)(?P<tag>table|tbody|tr|td)\b(?P<rest>(?:[^<>"']|"[^"]*(?:"|\Z)|'[^']*(?:'|\Z))*)(?:>|\Z)""",
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 _LAYOUT = re.compile(r"""\brole\s*=\s*["']?(?:presentation|none)\b""", re.IGNORECASE)

@@ -11,12 +11,13 @@ DEEPEST = 400
 MOST_UNCLOSED = 20
 """Elements closed by another's end: HTML keeps some of them, or opens them again in every paragraph that follows."""
 
+# No possessive groups, `(...)*+`, which would fit here: Python 3.11.2 and its like match them wrongly.
 _START = re.compile("<[a-zA-Z]")
 _TOKEN = re.compile(
-    r"""<!--(?!-?>)(?:(?!--!?>).)*+-->     # a comment, with or without a condition for Outlook
+    r"""<!--(?!-?>)(?:(?!--!?>).)*-->      # a comment, with or without a condition for Outlook
     |<![^<>-][^<>]*>                       # <!doctype html>, <![endif]>
     |<(?P<end>/?)(?P<name>[a-z][a-z0-9]*)
-      (?:\s+[^\s"'<>/=]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>`=][^\s"'<>`]*))?)*+\s*/?>""",
+      (?:\s+[^\s"'<>/=]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>`=][^\s"'<>`]*))?)*\s*/?>""",
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 _VOID = frozenset(

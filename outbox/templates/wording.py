@@ -39,7 +39,7 @@ LONGEST_PATTERN = 100
 
 
 _BROKEN_LINE = re.compile(rb'"\s+"')
-_MANY_PLURALS = re.compile(rb"nplurals(?:\s|\\[nrt])*+=(?:\s|\\[nrt])*+\d\d")
+_MANY_PLURALS = re.compile(rb"nplurals(?:\s|\\[nrt])*=(?:\s|\\[nrt])*\d\d")
 """Babel would make as many texts for each message."""
 
 _NAME = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*")
