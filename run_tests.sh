@@ -17,5 +17,5 @@ python -m ruff format --check .
 python -m ruff check .
 python -m mypy
 lint-imports --no-logo
-# Two at a time: the acceptance tests wait for processes more than they compute.
-exec python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+# Three at a time on two cores: the acceptance tests wait for processes more than they compute.
+exec python -m pytest -n 3 --dist worksteal --cov --cov-report=term

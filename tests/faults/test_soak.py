@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("database", "kills"), [("postgresql", 60), ("sqlite", 15)])
+@pytest.mark.parametrize(("database", "kills"), [("postgresql", 40), ("sqlite", 10)])
 def test_the_promise_holds_whatever_dies(database: str, kills: int) -> None:
     command = [sys.executable, "-m", "tests.faults.soak", "--kills", str(kills), "--seed", "1", "--database", database]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
