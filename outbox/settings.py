@@ -314,15 +314,16 @@ class Settings(BaseSettings):
 
     @classmethod
     def _sentence(cls, error: Any) -> str:
-        """One pydantic error as `NAME=value: problem`, without the password, which a URL may hold, too."""
+        """One pydantic error as `NAME=value: problem`, without what is secret; a URL may hold a password, too."""
         problem = str(error["msg"]).removeprefix("Value error, ")
         if not error["loc"]:
             return problem
         name = str(error["loc"][0])
-        spellings = next((names for names in map(cls._names, cls.model_fields) if name in names), [name.upper()])
-        secret = any(word in name.upper() for word in ("PASSWORD", "_KEYS", "OUTBOX_RELAYS"))
+        # By the variable or, for what a validator of ours refuses, by the field.
+        field = next(field for field in cls.model_fields if name in {field, *cls._names(field)})
+        secret = "SecretStr" in str(cls.model_fields[field].annotation)
         value = "(hidden)" if secret else _IN_A_URL.sub("//***@", repr(error["input"]))
-        return f"{' or '.join(spellings)}={value}: {problem}"
+        return f"{' or '.join(cls._names(field))}={value}: {problem}"
 
     @classmethod
     def _names(cls, field: str) -> list[str]:
