@@ -4,7 +4,7 @@ A recipient who must not get mail has a row like the others, born dead: the reco
 why it never went.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -156,13 +156,8 @@ def check_blobs(connection: sa.Connection, drafts: Iterable[tuple[str, Draft]]) 
 
 def _sizes(connection: sa.Connection, hashes: Collection[str]) -> dict[str, int]:
     """Of those files that are there."""
-    among = sorted(hashes)
     query = sa.select(_BLOBS.c.sha256, _BLOBS.c.size)
-    return {
-        row.sha256: row.size
-        for start in range(0, len(among), _KEYS_IN_A_QUERY)
-        for row in connection.execute(query.where(_BLOBS.c.sha256.in_(among[start : start + _KEYS_IN_A_QUERY])))
-    }
+    return {row.sha256: row.size for row in _among(connection, query, _BLOBS.c.sha256, sorted(hashes))}
 
 
 def first_rows(connection: sa.Connection, drafts: Iterable[Draft]) -> dict[str, int]:
@@ -192,8 +187,12 @@ def _with_keys(connection: sa.Connection, keys: Sequence[str]) -> dict[str, Any]
         .join(_QUEUE, _QUEUE.c.content_id == c.id)
         .group_by(c.id)
     )
-    return {
-        row.idempotency_key: row
-        for start in range(0, len(keys), _KEYS_IN_A_QUERY)
-        for row in connection.execute(query.where(c.idempotency_key.in_(keys[start : start + _KEYS_IN_A_QUERY])))
-    }
+    return {row.idempotency_key: row for row in _among(connection, query, c.idempotency_key, keys)}
+
+
+def _among(
+    connection: sa.Connection, query: sa.Select[Any], column: sa.ColumnElement[str], keys: Sequence[str]
+) -> Iterator[Any]:
+    """The rows whose `column` is one of the keys, however many these are."""
+    for start in range(0, len(keys), _KEYS_IN_A_QUERY):
+        yield from connection.execute(query.where(column.in_(keys[start : start + _KEYS_IN_A_QUERY])))
