@@ -6,10 +6,18 @@ from flask import Flask
 from flask_wtf import CSRFProtect
 from sqlalchemy.orm import sessionmaker
 
+from app.accounts.access import admit
+from app.accounts.routes import accounts
 from app.admin import admin
 from app.celery_app import create_celery
+from app.database import close_sessions
+from app.exports.routes import exports
+from app.files.routes import files
+from app.notifications.routes import notifications
 from app.nudge import Nudge, connect
+from app.projects.routes import projects
 from app.queues import DRAIN
+from app.quizzes.routes import quizzes
 from app.rates import create_rates
 from app.settings import AppSettings
 from app.status import status
@@ -40,7 +48,8 @@ def create_app(settings: AppSettings | None = None) -> Flask:
         nudge=nudge,
         rates=create_rates(settings),
     )
-    app.register_blueprint(status)
-    app.register_blueprint(unsubscribing)
-    app.register_blueprint(admin)
+    admit(app)
+    close_sessions(app)
+    for room in (status, unsubscribing, admin, accounts, quizzes, projects, files, exports, notifications):
+        app.register_blueprint(room)
     return app

@@ -1,13 +1,18 @@
 """The application's settings: the library's, and what Flask, Celery and Redis need beside them."""
 
-from typing import Annotated, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from app.categories import SUBSCRIPTIONS
 from app.queues import QUEUES
 from outbox.settings import Count, Listed, Settings
+
+Hour = Annotated[int, Field(ge=0, le=23)]
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
 class AppSettings(Settings):
@@ -35,9 +40,54 @@ class AppSettings(Settings):
     # they share the ledger's commits.
     celery_worker_concurrency: Count = 16
 
+    app_url: str = "http://127.0.0.1:8000"
+    """Where the application is reached, without a slash at its end: what the links in its mails begin with."""
+
+    daily_reminder_hour: Hour = 18
+    """This and all hours and days below are those of `CELERY_TIMEZONE`."""
+    reminder_inactive_days: Count = 2
+    monthly_report_day: Annotated[int, Field(ge=1, le=28)] = 1
+    """Every month has a 28th."""
+    monthly_report_hour: Hour = 9
+    task_report_hour: Hour = 7
+    task_reminder_hour: Hour = 8
+    overdue_alert_hour: Hour = 9
+    weekly_summary_day: Weekday = "monday"
+    weekly_summary_hour: Hour = 10
+    task_cleanup_day: Weekday = "sunday"
+    task_cleanup_hour: Hour = 2
+    file_cleanup_hour: Hour = 2
+    purge_hour: Hour = 3
+
+    files_dir: Path = Path("var/files")
+    """On a disk that the web server and the workers share."""
+    max_upload_bytes: Count = 10_000_000
+
     flower_url: str = ""
     inbox_url: str = ""
     """Shown on the landing page where they are set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_subscriptions(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Once links can be signed, users can unsubscribe from what this application sends by itself."""
+        if values.get("outbox_signing_keys") and not values.get("outbox_subscriptions"):
+            url = str(values.get("app_url") or cls.model_fields["app_url"].default).rstrip("/")
+            values = {"outbox_unsubscribe_url": f"{url}/unsubscribe"} | values
+            values["outbox_subscriptions"] = ",".join(SUBSCRIPTIONS)
+        return values
+
+    @field_validator("app_url")
+    @classmethod
+    def _app_url_is_one(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("give the whole address, such as https://quiz.example")
+        return value.rstrip("/")
+
+    @field_validator("weekly_summary_day", "task_cleanup_day", mode="before")
+    @classmethod
+    def _days_in_lower_case(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
 
     @field_validator("celery_worker_queues", mode="before")
     @classmethod

@@ -1,6 +1,8 @@
 """The schema's history (Alembic), and the two moves through it.
 
-On the command line: `python -m alembic upgrade head`, which reads `DATABASE_URL` as everything else does.
+Two histories, which know nothing of each other: `outbox`, the library's tables (`versions/`), which go into other
+people's databases, too, and `application`, those of `app`. On the command line: `python -m alembic upgrade heads`,
+which reads `DATABASE_URL` as everything else does; `upgrade outbox@head` is for the library alone.
 """
 
 from pathlib import Path
@@ -9,18 +11,24 @@ from alembic import command
 from alembic.config import Config
 
 
-def upgrade(url: str, revision: str = "head") -> None:
+def upgrade(url: str, revision: str = "heads") -> None:
     """Bring the database at `url` to `revision`, in one transaction. Makes the folder of an SQLite file."""
     command.upgrade(_config(url), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the database at `url` back to `revision`. `base` drops every table, and the mail in it."""
+    """Take the database at `url` back to `revision`.
+
+    `outbox@base` drops every table of the library, and the mail in it; `application@base` those of the application.
+    """
     command.downgrade(_config(url), revision)
 
 
 def _config(url: str) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    here = str(Path(__file__).parent).replace("%", "%%")
+    config.set_main_option("script_location", here)
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", f"{here}/versions\n{here}/application")
     config.attributes["url"] = url  # not an option of the file, where a % in a password would have to be doubled
     return config

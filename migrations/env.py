@@ -5,12 +5,16 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import context
 
+from app.models import Base
+from outbox import models
 from outbox.database import create_engine
-from outbox.models import Base
 from outbox.settings import Settings
 
 _LOCK = 7_381_620_451
 """Any number, always the same: two processes that start together must not both create the tables."""
+
+
+_TABLES = [models.Base.metadata, Base.metadata]
 
 
 def _migrate() -> None:
@@ -21,7 +25,7 @@ def _migrate() -> None:
         with engine.connect() as connection:
             # SQLite can roll back DDL as PostgreSQL does; Alembic assumes otherwise because the driver gets in the way,
             # and our engine says BEGIN IMMEDIATE itself, which also makes a second migration wait for this one.
-            context.configure(connection=connection, target_metadata=Base.metadata, transactional_ddl=True)
+            context.configure(connection=connection, target_metadata=_TABLES, transactional_ddl=True)
             with context.begin_transaction():
                 if connection.dialect.name == "postgresql":
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))

@@ -244,10 +244,15 @@ def create_engine(url: str, **options: Any) -> sa.Engine:
 _READING = "outbox_reading"
 
 
+def reading_engine(engine: sa.Engine) -> sa.Engine:
+    """The same, for transactions that only look: on SQLite, they neither take the write lock nor wait for it."""
+    return engine.execution_options(**{_READING: True})
+
+
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A transaction that only looks: on SQLite, it neither takes the write lock nor waits for it."""
-    with engine.execution_options(**{_READING: True}).begin() as connection:
+    """A transaction that only looks."""
+    with reading_engine(engine).begin() as connection:
         yield connection
 
 

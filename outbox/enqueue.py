@@ -160,6 +160,12 @@ def _sizes(connection: sa.Connection, hashes: Collection[str]) -> dict[str, int]
     return {row.sha256: row.size for row in _among(connection, query, _BLOBS.c.sha256, sorted(hashes))}
 
 
+def taken(connection: sa.Connection, keys: Iterable[str]) -> set[str]:
+    """Those of the idempotency keys that a mail has."""
+    key = _CONTENTS.c.idempotency_key
+    return {row.idempotency_key for row in _among(connection, sa.select(key), key, sorted(set(keys)))}
+
+
 def first_rows(connection: sa.Connection, drafts: Iterable[Draft]) -> dict[str, int]:
     """Key -> id of the first row of the mail that has it, or IdempotencyConflict if that says something else."""
     hashes = [(d.content["idempotency_key"], d.hashes) for d in drafts]

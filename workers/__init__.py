@@ -34,7 +34,12 @@ flask_app.extensions["alarm"] = Alarm(flask_app.extensions["nudge"])
 celery = flask_app.extensions["celery"]
 wait_for_broker(celery, _settings)
 celery.conf.update(
-    include=["workers.outbox_tasks"],
+    include=[
+        "workers.outbox_tasks",
+        "workers.scheduled_tasks",
+        "workers.file_tasks",
+        "workers.notification_tasks",
+    ],
     beat_schedule=beat_schedule(_settings),
 )
 # What `redis://` means to Celery from here on: a connection whose loss a worker survives.

@@ -9,7 +9,7 @@ from outbox.database import BigId, UtcDateTime, utcnow
 
 revision = "0001"
 down_revision = None
-branch_labels = None
+branch_labels = ("outbox",)
 depends_on = None
 
 

@@ -10,9 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 import migrations
+from app.models import Base
+from outbox import models
 from outbox.database import create_engine
 from outbox.errors import SettingsError
-from outbox.models import Base
 from outbox.states import Outcome
 from tests import rows
 
@@ -32,7 +33,7 @@ def test_up_down_and_up_again(empty_urls: tuple[str, str]) -> None:
     url, _ = empty_urls
     assert _tables(url) == set()
     migrations.upgrade(url)
-    assert _tables(url) == {"alembic_version", *Base.metadata.tables}
+    assert _tables(url) == {"alembic_version", *models.Base.metadata.tables, *Base.metadata.tables}
     first = _reported(url)
 
     migrations.downgrade(url, "base")
@@ -47,7 +48,7 @@ def test_a_step_down_and_up_keeps_the_mail_and_its_history(database_url: str, en
     with engine.begin() as connection:
         rows.add_attempt(connection, id_, 1, Outcome.THROTTLED)
     first = _reported(database_url)
-    migrations.downgrade(database_url, "0001")
+    migrations.downgrade(database_url, "outbox@0001")
     migrations.upgrade(database_url)
     if database_url.startswith("sqlite"):  # PostgreSQL remembers a dropped column's place
         assert _reported(database_url) == first
@@ -59,7 +60,8 @@ def test_models_and_migrations_agree(empty_urls: tuple[str, str]) -> None:
     migrated, created = empty_urls
     migrations.upgrade(migrated)
     engine = create_engine(created)
-    Base.metadata.create_all(engine)
+    for base in (models.Base, Base):
+        base.metadata.create_all(engine)
     engine.dispose()
 
     assert _reported(migrated) == _reported(created)
@@ -89,7 +91,7 @@ def test_two_processes_that_migrate_at_once(empty_urls: tuple[str, str]) -> None
 
 def test_the_command_line_reads_database_url(empty_urls: tuple[str, str]) -> None:
     url, _ = empty_urls
-    for arguments in (["upgrade", "head"], ["check"]):
+    for arguments in (["upgrade", "heads"], ["check"]):
         command = [sys.executable, "-m", "alembic", *arguments]
         subprocess.run(command, cwd=_ROOT, env=os.environ | {"DATABASE_URL": url}, check=True)
     assert "email_queue" in _tables(url)

@@ -1,0 +1,1 @@
+"""The users and their results as CSV, for an admin."""

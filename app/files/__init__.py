@@ -1,0 +1,1 @@
+"""Uploaded pictures, their thumbnails, and what is cleaned up."""

@@ -1,0 +1,5 @@
+"""Pictures: upload, list, serve."""
+
+from flask import Blueprint
+
+files = Blueprint("files", __name__)

@@ -1,0 +1,1 @@
+"""Quizzes by subject, attempts at them, reminders and reports."""

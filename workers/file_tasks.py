@@ -1,0 +1,1 @@
+"""Pictures: thumbnails, and what is cleaned up."""
