@@ -71,7 +71,7 @@ class AppSettings(Settings):
     @classmethod
     def _own_subscriptions(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Once links can be signed, users can unsubscribe from what this application sends by itself."""
-        if values.get("outbox_signing_keys") and not values.get("outbox_subscriptions"):
+        if values.get("outbox_signing_keys") and "outbox_subscriptions" not in values:
             url = str(values.get("app_url") or cls.model_fields["app_url"].default).rstrip("/")
             values = {"outbox_unsubscribe_url": f"{url}/unsubscribe"} | values
             values["outbox_subscriptions"] = ",".join(SUBSCRIPTIONS)
