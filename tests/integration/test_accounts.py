@@ -393,6 +393,15 @@ def test_mail_that_cannot_come_is_not_promised(world: World) -> None:
     assert without.post("/account/mail", data={"wanted": "news"}).status_code == 303
 
 
+def test_whoever_unsubscribes_by_a_link_is_nobody_here(world: World) -> None:
+    """Else the page would look its reader up, and wait for the transaction that it stands in."""
+    ada = world.user("ada")
+    path = subscriptions.url(world.settings, "ada@example.com", "news").removeprefix(world.settings.app_url)
+    assert "You are unsubscribed" in world.client(ada).post(path, headers=bearer("x")).text
+    assert "You are unsubscribed" in world.client(ada).post(path).text
+    assert ticked(world.client(ada))["news"] is False
+
+
 def test_the_headers_of_every_page(world: World) -> None:
     client = world.client(world.admin())
     for path in ("/", "/login?next=/", "/account", "/nowhere", "/admin/", "/healthz", "/admin/templates/receipt"):
