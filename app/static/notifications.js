@@ -3,8 +3,9 @@
 "use strict";
 
 (() => {
-  // A browser has some six connections to one server, and each visible page holds one: hidden ones give theirs back.
-  const HIDDEN_FOR = 10_000;
+  // A browser has six connections to one server, and each page that listens holds one: with a seventh, nothing loads any
+  // more. Hidden pages give theirs back, soon enough for somebody who opens one tab after the other.
+  const HIDDEN_FOR = 2_000;
   // After an answer that the browser takes for final: the server is being restarted, or the login has ended.
   const REFUSED_FOR = 60_000;
   const TOAST_FOR = 10_000;
