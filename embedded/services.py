@@ -80,6 +80,7 @@ def _application(ports: Mapping[str, int], streams: str) -> tuple[Service, ...]:
         f"--threads={8 + (int(streams) if streams.isdecimal() else STREAMS)}",
         # Else a page that was closed is noticed when something is sent to it, and holds its thread until then.
         "--channel-request-lookahead=1",
+        "--no-log-socket-errors",  # each page that is left ends its stream so: not worth a line
     )
     return (
         # Two workers, so that a password reset never waits behind a newsletter. The drain, which hands out both, is

@@ -54,21 +54,24 @@
   function arrive(news) {
     if (after !== null && news.id <= after) return;
     after = news.id;
-    if (list) list.prepend(line(news));
+    if (list) insert(news);
     while (toasts.childElementCount >= TOASTS) toasts.firstElementChild.remove();
     const toast = make("p", "toast", [linked(news, "strong"), news.body && make("span", "", [news.body])]);
     toasts.append(toast);
     setTimeout(() => toast.remove(), TOAST_FOR);
   }
 
-  function line(news) {
+  function insert(news) {
     const time = make("time", "", ["just now"]);
     time.dateTime = news.at;
-    return make("li", "card unread", [
-      make("h3", "", [linked(news, "span"), " ", make("span", "badge pending", ["new"])]),
-      news.body && make("p", "", [news.body]),
-      make("p", "faint", [time]),
-    ]);
+    const words = [linked(news, "b"), " ", make("span", "badge in_progress", ["new"])];
+    if (news.body) words.push(make("br"), news.body);
+    words.push(make("br"), make("small", "", [time]));
+    list.prepend(make("tr", "", [make("td", "", words), make("td")]));
+    list.parentElement.hidden = false;
+    document.querySelector("p.empty")?.remove();
+    const seen = document.querySelector("input[name=up_to]");
+    if (seen) seen.value = news.id;
   }
 
   function linked(news, otherwise) {
