@@ -15,7 +15,7 @@ NEWS = "news"
 """The category of the demo that its recipients can unsubscribe from."""
 
 STREAMS = 16
-"""Pages that hear of notifications at once; a thread of the web server each, some 100 kB. The others ask."""
+"""Pages that hear of notifications at once; a thread of the web server each. The others ask."""
 
 _MAIL_NAMES = {
     "SMTP_PORT": "MAIL_PORT",

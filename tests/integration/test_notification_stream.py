@@ -90,12 +90,12 @@ def serving(world: World) -> Iterator[int]:
 
 
 @pytest.fixture
-def make(database_url: str, redis: ValkeyServer, smtp: SmtpServer) -> Iterator[Make]:
-    """Makes the application, with its web server."""
+def make(sqlite_url: str, redis: ValkeyServer, smtp: SmtpServer) -> Iterator[Make]:
+    """Makes the application, with its web server; on SQLite, unless `database_url` is given."""
     with ExitStack() as stack:
 
         def make(**settings: Any) -> tuple[World, OpenPage]:
-            world = World(smtp, database_url=database_url, redis_url=redis.connection_url, **settings)
+            world = World(smtp, **{"database_url": sqlite_url, "redis_url": redis.connection_url} | settings)
             stack.callback(world.close)
             port = stack.enter_context(serving(world))
 
@@ -114,8 +114,10 @@ def tell(world: World, *users: User, title: str) -> None:
         notify(session, [user.id for user in users], title, "a body\nof two lines", "/tasks/")
 
 
-def test_each_user_hears_their_own_whatever_becomes_of_redis(make: Make, redis: ValkeyServer) -> None:
-    world, open_page = make(notification_streams=2)
+def test_each_user_hears_their_own_whatever_becomes_of_redis(
+    make: Make, database_url: str, redis: ValkeyServer
+) -> None:
+    world, open_page = make(database_url=database_url, notification_streams=2)
     ada, bob = world.user("ada"), world.user("bob")
     tell(world, ada, title="before the page")
     of_ada, of_bob = open_page(ada), open_page(bob)
@@ -206,7 +208,8 @@ def test_a_quiet_stream_beats_and_ends_in_time(make: Make, monkeypatch: pytest.M
     assert page.next("notification") is None
 
 
-def test_nobody_in_particular_hears_nothing(world: World) -> None:
+def test_nobody_in_particular_hears_nothing(make: Make) -> None:
+    world, _ = make()
     assert world.client().get("/notifications/stream").status_code == 401
     with closing(world.client(world.user()).get("/notifications/stream")) as answer:
         assert answer.headers["X-Accel-Buffering"] == "no"
