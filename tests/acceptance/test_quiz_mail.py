@@ -121,11 +121,11 @@ def test_nobody_is_reminded_twice_on_a_day_of_the_schedules(database_url: str, w
     world = with_settings(world, celery_timezone="Asia/Kolkata")  # where the day ends at 18:30 UTC
     world.quiz()
     ada = world.user("ada")
-    assert remind(world, datetime(2026, 11, 21, 18, 30, tzinfo=UTC)) == {"queued": 1}
+    assert remind(world, datetime(2026, 11, 21, 18, 31, tzinfo=UTC)) == {"queued": 1}
     assert remind(world, datetime(2026, 11, 22, 18, 29, tzinfo=UTC)) == {}
     with world.session() as session:
         kept = session.get_one(User, ada.id).last_reminder_sent
-        assert kept == datetime(2026, 11, 21, 18, 30, tzinfo=UTC)
+        assert kept == datetime(2026, 11, 21, 18, 31, tzinfo=UTC)
         session.execute(sa.update(User).values(last_reminder_sent=None))  # forgotten; the key remembers
     assert remind(world, datetime(2026, 11, 22, 18, 29, tzinfo=UTC)) == {"already": 1}
     assert remind(world, datetime(2026, 11, 22, 18, 30, tzinfo=UTC)) == {"queued": 1}
@@ -182,9 +182,9 @@ def test_a_report_says_how_the_month_went(world: World) -> None:
 
 
 def test_the_chart_is_a_part_of_the_mail_and_is_said_in_words(world: World) -> None:
-    quiz, ada = world.quiz(), member(world, "ada")
-    for day, correct in ((1, 4), (9, 1), (15, 2)):
-        world.attempt(ada, quiz, correct, taken_at=datetime(2026, 11, day, 12, tzinfo=UTC))
+    quiz, ada = world.quiz(), member(world, "ada", time_zone="Asia/Kolkata")
+    for day, correct in ((1, 4), (8, 1), (15, 2)):  # where it is the 9th at 18:30 UTC of the 8th
+        world.attempt(ada, quiz, correct, taken_at=datetime(2026, 11, day, 18 if day == 8 else 12, 40, tzinfo=UTC))
     report(world)
     (mail,) = world.mails()
     (picture,) = (part for part in mail.walk() if part.get_content_type() == "image/png")
@@ -207,10 +207,11 @@ def test_who_took_nothing_is_told_so(world: World) -> None:
     member(world, "no-mail", email=None)
     unsubscribe(world, member(world, "unwilling"), REPORTS)
     world.user("new", created_at=datetime(2026, 12, 1, tzinfo=UTC))
+    member(world, "york", time_zone="America/New_York")  # where the month ends later, and for nobody else
     world.user("just-in", created_at=datetime(2026, 11, 30, 23, 59, tzinfo=UTC))
     report(world)
     mails = world.mails()
-    assert receivers(mails) == ["ada", "just-in"]
+    assert receivers(mails) == ["ada", "just-in", "york"]
     for mail in mails:
         assert mail["Subject"] == "Your November 2026: no quizzes"
         assert "you took no quiz in November" in text_of(mail)
