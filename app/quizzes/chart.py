@@ -1,7 +1,7 @@
 """The bars of a monthly report, as a PNG that reads well on white and on black."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFont
@@ -54,8 +54,13 @@ def _draw(bars: tuple[Bar, ...]) -> bytes:
 
 
 def _write(pen: ImageDraw.ImageDraw, x: float, y: float, words: str, anchor: str) -> None:
-    # Pillow's own font, which no machine lacks. It has ASCII, and no dashes.
-    pen.text((x, y), words, 255, ImageFont.load_default(_WORDS), anchor)
+    pen.text((x, y), words, 255, _font(), anchor)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own, which no machine lacks. It has ASCII, and no dashes."""
+    return ImageFont.load_default(_WORDS)
 
 
 def _png(image: Image.Image) -> bytes:
