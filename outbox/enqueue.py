@@ -127,10 +127,14 @@ def store_blobs(connection: sa.Connection, drafts: Iterable[Draft]) -> None:
 def store(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
     """By SHA-256. What is there is not sent to the database again: the same 5 MB for each of 10,000 mails."""
     there = _sizes(connection, files)
-    for sha256, data in sorted(files.items()):  # in one order everywhere, or two transactions wait for each other
-        if sha256 not in there:
-            values = {"sha256": sha256, "size": len(data), "data": data}
-            connection.execute(insert(_BLOBS, connection).on_conflict_do_nothing(), values)
+    # In one order everywhere, or two transactions wait for each other.
+    new = [
+        {"sha256": sha256, "size": len(data), "data": data}
+        for sha256, data in sorted(files.items())
+        if sha256 not in there
+    ]
+    if new:
+        connection.execute(insert(_BLOBS, connection).on_conflict_do_nothing(), new)
 
 
 def check_blobs(connection: sa.Connection, drafts: Iterable[tuple[str, Draft]]) -> None:
