@@ -6,11 +6,15 @@ and the log.
 """
 
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from uuid import uuid4
 
+from celery import Task, shared_task
 from flask import current_app
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.exports import making
+from app.queues import GENERATE_USER_EXPORT
 from app.settings import AppSettings
 
 
@@ -25,3 +29,13 @@ class Tools(NamedTuple):
 def _tools() -> Tools:
     parts = current_app.extensions
     return Tools(parts["sessions"], parts["settings"], datetime.now(UTC))
+
+
+@shared_task(name=GENERATE_USER_EXPORT, bind=True)
+def generate_user_export(self: Task, admin_email: str, export_id: str | None = None) -> dict[str, Any]:
+    """Make the CSV of all users and their results, and mail it to the admin who asked for it.
+
+    Without an `export_id`, the task begins an export of its own id: delivered twice, it is still one.
+    """
+    id_ = export_id or self.request.id or str(uuid4())  # without a request, it was called and not sent
+    return making.generate(*_tools(), admin_email, id_, asked_for=export_id is not None)
