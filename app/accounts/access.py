@@ -81,14 +81,19 @@ def _of_token(request: Request) -> User | None:
     return _asked(lambda: tokens.owner(request_session(), token))
 
 
+def ask_nobody() -> None:
+    """Let the rest of the request be nobody's, whatever it shows, and look no user up for it."""
+    g.asks_nobody = True
+
+
 def _asked(question: Callable[[], User | None]) -> User | None:
-    """503 while the database does not answer. Once: the page that says so asks who reads it, and may not fail, too."""
-    if "users_away" in g:
+    """503 while the database does not answer. Once: the page that says so is somebody's, too, and must not fail."""
+    if "asks_nobody" in g:
         return None
     try:
         return question()
     except sa.exc.SQLAlchemyError as error:
-        g.users_away = True
+        ask_nobody()
         current_app.logger.exception("users cannot be looked up")
         raise ServiceUnavailable(
             "The database does not answer. Please try again in a minute.", retry_after=60
