@@ -7,13 +7,15 @@ and the log.
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from uuid import uuid4
 
-from celery import shared_task
+from celery import Task, shared_task
 from flask import current_app
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.queues import SEND_DAILY_REMINDERS, SEND_MONTHLY_REPORTS
+from app.exports import making
+from app.queues import GENERATE_USER_EXPORT, SEND_DAILY_REMINDERS, SEND_MONTHLY_REPORTS
 from app.quizzes import reminders, reports
 from app.settings import AppSettings
 
@@ -41,3 +43,13 @@ def send_daily_reminders() -> dict[str, int]:
 def send_monthly_reports() -> dict[str, int]:
     """Monthly, and again a day later for the zones in which the month ended after the first run."""
     return asdict(reports.send(*_tools()))
+
+
+@shared_task(name=GENERATE_USER_EXPORT, bind=True)
+def generate_user_export(self: Task, admin_email: str, export_id: str | None = None) -> dict[str, Any]:
+    """Make the CSV of all users and their results, and mail it to the admin who asked for it.
+
+    Without an `export_id`, the task begins an export of its own id: delivered twice, it is still one.
+    """
+    id_ = export_id or self.request.id or str(uuid4())  # without a request, it was called and not sent
+    return making.generate(*_tools(), admin_email, id_, asked_for=export_id is not None)
