@@ -8,6 +8,7 @@ from sqlalchemy.orm import sessionmaker
 
 from app.accounts.access import admit
 from app.accounts.routes import accounts
+from app.accounts.times import tell_times
 from app.admin import admin
 from app.celery_app import create_celery
 from app.database import close_sessions
@@ -49,6 +50,7 @@ def create_app(settings: AppSettings | None = None) -> Flask:
         rates=create_rates(settings),
     )
     admit(app)
+    tell_times(app)
     close_sessions(app)
     for room in (status, unsubscribing, admin, accounts, quizzes, projects, files, exports, notifications):
         app.register_blueprint(room)
