@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.accounts.models import User
@@ -101,7 +102,8 @@ def assign(  # noqa: PLR0917 - as above
 def _lock(session: Session, task: Task) -> None:
     """And see it as it is now. KEY SHARE stays possible, which is what the history's foreign key needs."""
     session.flush()
-    session.refresh(task, with_for_update={"key_share": True})
+    row = sa.select(Task).where(Task.id == task.id).with_for_update(key_share=True)
+    session.scalars(row, execution_options={"populate_existing": True}).one()
 
 
 def _record(session: Session, task: Task, change: TaskChange) -> None:

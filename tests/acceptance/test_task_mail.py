@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from threading import Thread
 from typing import Any
 
@@ -70,16 +71,16 @@ def test_the_report_counts_for_every_admin_and_returns_it(world: World, project:
     (mail,) = world.mails()
     assert mail["To"] == "grace@example.com"
     assert mail["Subject"] == "Tasks: 3 overdue, 3 pending, 1 in progress"
-    assert "Done: 1\n" in text_of(mail)
-    assert "13:30" in html_of(mail).replace("\u202f", " ") or "1:30" in html_of(mail)
+    assert "Done: 1" in text_of(mail).splitlines()
+    assert "1:30\u202fPM" in text_of(mail)
 
 
 def test_a_reminder_has_all_that_is_due_within_a_day_and_none_of_it_twice(world: World, project: Project) -> None:
     ada, bob = world.user("ada", time_zone="America/New_York"), world.user("bob")
     for title, due in {"now": NOW, "later": NOW + DAY - timedelta(microseconds=1)}.items():
         world.task(project, ada, title=title, due_at=due)
-    for due in (NOW - HOUR, NOW + DAY, None):
-        world.task(project, ada, title="another time", due_at=due)
+    for another in (NOW - HOUR, NOW + DAY, None):
+        world.task(project, ada, title="another time", due_at=another)
     world.task(project, ada, title="finished", due_at=NOW + HOUR, **done(hours=1))
     world.task(project, title="nobody's", due_at=NOW + HOUR)
     world.task(project, world.user("mute", email=None), due_at=NOW + HOUR)
@@ -101,22 +102,29 @@ def test_a_reminder_has_all_that_is_due_within_a_day_and_none_of_it_twice(world:
         session.execute(sa.update(Task).where(Task.title == "now").values(due_at=NOW + 2 * HOUR))
     assert queued(at(world, NOW, SEND_TASK_REMINDERS)) == {"queued": 2}
     to_ada, to_bob = world.mails()
-    assert [text_of(to_ada).count(f"* {title}\n") for title in ("new", "now", "later", "bob's")] == [1, 1, 0, 0]
+    lines = text_of(to_ada).splitlines()
+    assert [f"* {title}" in lines for title in ("new", "now", "later", "bob's")] == [True, True, False, False]
     assert to_bob["Subject"] == "Due soon: bob's"
 
 
-@pytest.mark.parametrize("first", [datetime(2026, 10, 23, tzinfo=UTC), datetime(2026, 3, 27, tzinfo=UTC)])
-@pytest.mark.parametrize("hour", [2, 8])
+@pytest.mark.parametrize(
+    ("first", "hour"),
+    [
+        (datetime(2026, 10, 24, tzinfo=UTC), 2),
+        (datetime(2026, 10, 24, tzinfo=UTC), 8),
+        (datetime(2026, 3, 28, tzinfo=UTC), 8),
+    ],
+)
 def test_clock_changes_neither_skip_nor_repeat_a_reminder(
-    postgresql_url: str, redis_url: str, smtp: SmtpServer, first: datetime, hour: int
+    sqlite_url: str, redis_url: str, smtp: SmtpServer, first: datetime, hour: int
 ) -> None:
-    """Every quarter of an hour of four days has its task, and beat runs each day at one hour of Berlin's."""
-    berlin = World(smtp, database_url=postgresql_url, redis_url=redis_url, celery_timezone="Europe/Berlin")
+    """Every quarter of an hour of three days has its task, and beat runs each day at one hour of Berlin's."""
+    berlin = World(smtp, database_url=sqlite_url, redis_url=redis_url, celery_timezone="Europe/Berlin")
     project = berlin.project(berlin.user("ada"))
-    due = [first + timedelta(minutes=15 * n) for n in range(4 * 24 * 4)]
+    due = [first + timedelta(minutes=15 * n) for n in range(3 * 24 * 4)]
     berlin.add(*(Task(project_id=project.id, assignee_id=project.owner_id, title="?", due_at=moment) for moment in due))
     zone = berlin.app.extensions["celery"].timezone
-    days = [(first - DAY + timedelta(days=n)).date() for n in range(6)]
+    days = [(first - DAY + timedelta(days=n)).date() for n in range(5)]
     runs = [datetime(day.year, day.month, day.day, hour, 0, 3, tzinfo=zone).astimezone(UTC) for day in days]
 
     said = [queued(at(berlin, run, SEND_TASK_REMINDERS)) for run in runs]
@@ -129,7 +137,7 @@ def test_clock_changes_neither_skip_nor_repeat_a_reminder(
 
 def _listed(html: str) -> int:
     """Tasks in the mail, and those that it only counts."""
-    heading = html.split("</h1>")[0].rsplit(">", 1)[1]
+    heading = html.split("</h1>", maxsplit=1)[0].rsplit(">", 1)[1]
     return 1 if heading.startswith("A task") else int(heading.split()[0])
 
 
@@ -204,7 +212,7 @@ def test_the_summary_is_of_the_users_week(world: World, project: Project) -> Non
     assert "You completed 1 in" in text_of(to_bob)
     assert "on sunday" not in text_of(to_ada)  # 01:30 on Monday in Kolkata
     assert "Sun 29 Nov: on sunday" in text_of(to_bob)
-    assert text_of(to_bob).count("* today: this morning" if False else "this morning") == 1
+    assert text_of(to_bob).count("this morning") == 1
     assert "* 3 days: late (Mark II)" in text_of(to_bob)
     assert "in december" not in text_of(to_bob)
     assert to_bob["Subject"] == "Your week: 2 overdue, 1 due"
@@ -227,15 +235,12 @@ def test_what_was_done_a_month_ago_is_archived_in_batches(
         assert set(archived) == {"old"}
 
 
-def _somebody_has_everything(world: World, project: Project, users: int) -> None:
-    for _ in range(users):
-        user = world.admin(f"admin{user_number(world)}", time_zone="Asia/Kolkata")
-        world.task(project, user, due_at=NOW - HOUR)
-        world.task(project, user, due_at=NOW + HOUR)
-
-
-def user_number(world: World) -> int:
-    return next(world._numbers)
+def _everybody_has_everything(world: World, project: Project, users: int) -> None:
+    """An admin each, for whom every mailing has something to say."""
+    theirs = world.organisation()
+    made = [world.admin(f"admin{next(world._numbers)}", organisation=theirs) for _ in range(users)]
+    due = (NOW - HOUR, NOW + HOUR)
+    world.add(*(Task(project_id=project.id, assignee_id=user.id, title="?", due_at=at) for user in made for at in due))
 
 
 class Killed(BaseException):
@@ -247,16 +252,14 @@ def test_a_run_that_was_killed_is_taken_up_where_it_stopped(
     world: World, project: Project, monkeypatch: pytest.MonkeyPatch, send: Callable[..., object]
 ) -> None:
     monkeypatch.setattr(mailings, "BATCH", 2)
-    _somebody_has_everything(world, project, users=5)
-    commits = 0
+    _everybody_has_everything(world, project, users=5)
+    sessions = world.app.extensions["sessions"]
+    commits = count()
 
     def die(_: sa.Connection) -> None:
-        nonlocal commits
-        commits += 1
-        if commits == 3:
+        if next(commits) == 2:
             raise Killed
 
-    sessions = world.app.extensions["sessions"]
     sa.event.listen(world.engine, "commit", die)
     with pytest.raises(Killed):
         send(sessions, world.settings, NOW)
@@ -276,23 +279,21 @@ def _recipients(world: World) -> list[str]:
         return list(session.scalars(sa.select(EmailContent.to_header)))
 
 
-@pytest.mark.parametrize("send", MAILINGS)
-def test_a_batch_costs_the_same_statements_whatever_is_in_it(
-    world: World, project: Project, send: Callable[..., object]
-) -> None:
-    counts = []
-    for users, day in ((2, 0), (20, 7)):
-        _somebody_has_everything(world, project, users)
-        with world.session() as session:
-            session.execute(sa.update(Task).values(reminded_of=None))
-        statements: list[str] = []
+def test_a_batch_costs_the_same_statements_whatever_is_in_it(world: World, project: Project) -> None:
+    def statements() -> list[int]:
+        counts = []
+        for send in MAILINGS:
+            seen: list[str] = []
+            sa.event.listen(world.engine, "before_cursor_execute", note := lambda *a, seen=seen: seen.append(a[2]))
+            send(world.app.extensions["sessions"], world.settings, NOW)
+            sa.event.remove(world.engine, "before_cursor_execute", note)
+            counts.append(len(seen))
+        return counts
 
-        def note(*args: Any, to: list[str] = statements) -> None:
-            to.append(args[2])
-
-        sa.event.listen(world.engine, "before_cursor_execute", note)
-        with time_machine.travel(NOW, tick=False):
-            send(world.app.extensions["sessions"], world.settings, NOW + timedelta(minutes=1) + timedelta(days=0 * day))
-        sa.event.remove(world.engine, "before_cursor_execute", note)
-        counts.append(len(statements))
-    assert counts[0] == counts[1] < 30
+    _everybody_has_everything(world, project, users=2)
+    few = statements()
+    _everybody_has_everything(world, project, users=12)
+    with world.session() as session:
+        session.execute(sa.update(Task).values(reminded_of=None))
+    assert statements() == few
+    assert max(few) < 20
