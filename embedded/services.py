@@ -14,6 +14,9 @@ SENDER = "outbox@example.com"
 NEWS = "news"
 """The category of the demo that its recipients can unsubscribe from."""
 
+STREAMS = 16
+"""Pages that hear of notifications at once; a thread of the web server each, some 100 kB. The others ask."""
+
 _MAIL_NAMES = {
     "SMTP_PORT": "MAIL_PORT",
     "SMTP_USER": "MAIL_USERNAME",
@@ -53,6 +56,8 @@ def plan(given: Mapping[str, str], ports: Mapping[str, int], var: Path) -> Plan:
         urls["Inbox"] = _url(ports["inbox"])
     urls["Flower"] = _url(ports["flower"])
     environment = {f"{name.upper()}_URL": url for name, url in urls.items() if name in {"Inbox", "Flower"}}
+    streams = given.get("NOTIFICATION_STREAMS") or str(STREAMS)
+    environment["NOTIFICATION_STREAMS"] = streams
     if not any(given.get(name) for name in ("OUTBOX_SUBSCRIPTIONS", "OUTBOX_UNSUBSCRIBE_URL")):
         environment |= {"OUTBOX_SUBSCRIPTIONS": NEWS, "OUTBOX_UNSUBSCRIBE_URL": f"{urls['Application']}unsubscribe"}
     services: list[Service] = []
@@ -64,12 +69,19 @@ def plan(given: Mapping[str, str], ports: Mapping[str, int], var: Path) -> Plan:
         if not (given.get("SMTP_FROM_EMAIL") or given.get("MAIL_DEFAULT_SENDER")):
             environment["SMTP_FROM_EMAIL"] = SENDER
         services.append(Service("inbox", _inbox(ports, var), rank=1))
-    return Plan((*services, *_application(ports)), environment, urls)
+    return Plan((*services, *_application(ports, streams)), environment, urls)
 
 
-def _application(ports: Mapping[str, int]) -> tuple[Service, ...]:
+def _application(ports: Mapping[str, int], streams: str) -> tuple[Service, ...]:
     celery = (sys.executable, "-m", "workers.start")
-    listen = f"--listen={LOOPBACK}:{ports['application']}"
+    web = (
+        f"--listen={LOOPBACK}:{ports['application']}",
+        # And eight for all other requests, which take milliseconds.
+        f"--threads={8 + (int(streams) if streams.isdecimal() else STREAMS)}",
+        # Else a page that was closed is noticed when something is sent to it, and holds its thread until then.
+        "--channel-request-lookahead=1",
+        "--no-log-socket-errors",  # each page that is left ends its stream so: not worth a line
+    )
     return (
         # Two workers, so that a password reset never waits behind a newsletter. The drain, which hands out both, is
         # quick and goes with the urgent.
@@ -81,7 +93,7 @@ def _application(ports: Mapping[str, int]) -> tuple[Service, ...]:
         ),
         Service("beat", (*celery, "beat"), rank=3),
         Service("flower", (*celery, "flower"), rank=3, environment={"FLOWER_PORT": str(ports["flower"])}),
-        Service("application", (sys.executable, "-m", "waitress", listen, "--call", "app:create_app"), rank=3),
+        Service("application", (sys.executable, "-m", "waitress", *web, "--call", "app:create_app"), rank=3),
     )
 
 
