@@ -20,10 +20,6 @@ from app.queues import UPDATE_TASK_STATUS
 
 projects = Blueprint("projects", __name__)
 
-# What the columns hold: a larger number is not found, rather than an error of the database.
-_PROJECT = f"<int(max={2**31 - 1}):project_id>"
-_TASK = f"<int(max={2**63 - 1}):task_id>"
-
 _PAGE_DIGITS = 6
 """Fifty million tasks."""
 
@@ -36,7 +32,7 @@ def index() -> str:
     return render_template("projects/projects.html", projects=rows)
 
 
-@projects.get(f"/projects/{_PROJECT}")
+@projects.get("/projects/<int:project_id>")
 @login_required  # type: ignore[untyped-decorator]
 def project(project_id: int) -> str:
     """A project with its tasks, and a form for another."""
@@ -53,7 +49,7 @@ def project(project_id: int) -> str:
     )
 
 
-@projects.post(f"/projects/{_PROJECT}/tasks")
+@projects.post("/projects/<int:project_id>/tasks")
 @login_required  # type: ignore[untyped-decorator]
 def add_task(project_id: int) -> Response:
     """Add a task: who sees the project may. To hand it to somebody at once takes who may assign."""
@@ -88,7 +84,7 @@ def my_tasks() -> str:
     return render_template("projects/tasks.html", **_listed(Task.assignee_id == me().id))
 
 
-@projects.get(f"/tasks/{_TASK}")
+@projects.get("/tasks/<int:task_id>")
 @login_required  # type: ignore[untyped-decorator]
 def task(task_id: int) -> str:
     """A task, what happened to it, and what the user may do with it."""
@@ -106,14 +102,14 @@ def task(task_id: int) -> str:
     )
 
 
-@projects.post(f"/tasks/{_TASK}/complete")
+@projects.post("/tasks/<int:task_id>/complete")
 @login_required  # type: ignore[untyped-decorator]
 def complete(task_id: int) -> Response:
     """Have a worker complete the task."""
     return _have_changed(task_id, Fields(), TaskStatus.DONE)
 
 
-@projects.post(f"/tasks/{_TASK}/status")
+@projects.post("/tasks/<int:task_id>/status")
 @login_required  # type: ignore[untyped-decorator]
 def change_status(task_id: int) -> Response:
     """Have a worker set the status that is asked for."""
@@ -121,7 +117,7 @@ def change_status(task_id: int) -> Response:
     return _have_changed(task_id, fields, fields.choice("status", TaskStatus))
 
 
-@projects.post(f"/tasks/{_TASK}/assign")
+@projects.post("/tasks/<int:task_id>/assign")
 @login_required  # type: ignore[untyped-decorator]
 def assign(task_id: int) -> Response:
     """Hand the task to a member of the project's organisation, or to nobody."""
