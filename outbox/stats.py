@@ -97,7 +97,8 @@ SELECT (SELECT count(*) FROM email_queue
            AND dead_reason <> 'suppressed') AS dead,
        (SELECT count(*) FROM email_queue AS q
          WHERE q.status IN ('dead', 'uncertain') AND q.status = 'uncertain'
-           AND (SELECT max(a.finished_at) FROM email_attempts AS a WHERE a.email_id = q.id) > {an_hour_ago}) AS uncertain"""
+           AND (SELECT max(a.finished_at) FROM email_attempts AS a WHERE a.email_id = q.id) > {an_hour_ago}
+       ) AS uncertain"""
 
 
 _WAITING = Statement(_waiting)
@@ -141,5 +142,5 @@ def finished(connection: sa.Connection) -> dict[Priority, Finished]:
 
 
 def failed_lately(connection: sa.Connection) -> FailedLately:
-    """Cost: the rows of `ix_email_queue_final` of one hour, and the attempts of what is uncertain, from whatever time."""
+    """Cost: the rows of `ix_email_queue_final` of one hour; and the last attempt of all that is uncertain."""
     return FailedLately(*_FAILED_LATELY(connection).one())

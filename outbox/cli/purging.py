@@ -13,8 +13,10 @@ from outbox.purging import purge as purge_old
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @json_option
 def purge(*, dry_run: bool, as_json: bool) -> None:
-    """Delete what is old: mails that have been over for OUTBOX_RETENTION_DAYS, with their attempts and their idempotency
-    keys; what those over for OUTBOX_BODY_RETENTION_DAYS said, and their files; files of that age that no mail has.
+    """Delete what is old.
+
+    Mails that have been over for OUTBOX_RETENTION_DAYS go, with their attempts and their idempotency keys. Of those over
+    for OUTBOX_BODY_RETENTION_DAYS goes what they said, and their files; and so do files of that age that no mail has.
 
     Mail that is not over stays, however old, and so does uncertain mail. --dry-run does not count the files of the
     mails and bodies that would go.
