@@ -44,11 +44,12 @@ def troubles(connection: sa.Connection, settings: Settings) -> list[Trouble]:
         found.append(Trouble("oldest due", f"the oldest due mail has waited for {duration(waited)}"))
     lately = stats.failed_lately(connection)
     if lately.dead:
-        found.append(Trouble("dead", f"{lately.dead:,} mails died within the hour: `outbox list --status dead`"))
+        found.append(Trouble("dead", f"{_mails(lately.dead)} died within the hour: see `outbox list --status dead`"))
     if lately.uncertain:
         found.append(
             Trouble(
-                "uncertain", f"{lately.uncertain:,} mails became uncertain within the hour: a person decides on them"
+                "uncertain",
+                f"{_mails(lately.uncertain)} became uncertain within the hour: a person decides, see `outbox list --status uncertain`",
             )
         )
     found += [
@@ -67,3 +68,7 @@ def oldest_due(connection: sa.Connection) -> float:
 def late_after(settings: Settings) -> float:
     """Seconds from which on a due mail counts as late."""
     return LATE_DRAINS * settings.outbox_drain_seconds
+
+
+def _mails(number: int) -> str:
+    return f"{number:,} mail{'' if number == 1 else 's'}"

@@ -50,7 +50,7 @@ def _database() -> str:
     with reading(current_app.extensions["engine"]) as connection:
         missing = migrations.missing(connection)
     if missing:
-        raise Unhealthy(f"lacks the tables of this version ({', '.join(sorted(missing))}): run `alembic upgrade heads`")
+        raise Unhealthy(f"lacks migrations ({', '.join(sorted(missing))}): run `python -m alembic upgrade heads`")
     return "answers, and is at the head of its migrations"
 
 

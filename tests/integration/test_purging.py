@@ -22,9 +22,7 @@ from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, Status
 from tests import rows
 
-SETTINGS = Settings.load(
-    smtp_from_email="shop@example.com", outbox_retention_days=90, outbox_body_retention_days=30
-)
+SETTINGS = Settings.load(smtp_from_email="shop@example.com", outbox_retention_days=90, outbox_body_retention_days=30)
 NOTE = b"a note"
 
 
@@ -87,7 +85,9 @@ def test_a_mail_goes_in_two_steps(engine: sa.Engine, status: Status) -> None:
     end_again(engine, id_, 91)
     assert purge(engine, SETTINGS, dry_run=True) == Purged(mails=1)
     assert purge(engine, SETTINGS) == Purged(mails=1)
-    assert [held(engine, table) for table in (EmailContent, QueuedEmail, EmailAttempt, EmailAttachment, EmailBlob)] == [0] * 5
+    assert [held(engine, table) for table in (EmailContent, QueuedEmail, EmailAttempt, EmailAttachment, EmailBlob)] == [
+        0
+    ] * 5
     assert queue(engine, idempotency_key="welcome:1"), "its key makes a new mail"
 
 
@@ -230,7 +230,9 @@ def test_what_was_purged_cannot_be_requeued(engine: sa.Engine, status: Status) -
             "new mail"
         )
         if status is Status.CANCELLED:
-            assert explain(connection, SETTINGS, id_).endswith("; what it said was purged when it was old; to repeat it, queue a new mail.")
+            assert explain(connection, SETTINGS, id_).endswith(
+                "; what it said was purged when it was old; to repeat it, queue a new mail."
+            )
         else:
             assert "has been dead since" in explain(connection, SETTINGS, id_)
 
@@ -308,5 +310,7 @@ def test_the_command_says_what_went(engine: sa.Engine, monkeypatch: pytest.Monke
 
 
 def test_a_body_cannot_outlive_its_mail() -> None:
-    with pytest.raises(SettingsError, match="OUTBOX_BODY_RETENTION_DAYS=30 must not be more than OUTBOX_RETENTION_DAYS=20"):
+    with pytest.raises(
+        SettingsError, match="OUTBOX_BODY_RETENTION_DAYS=30 must not be more than OUTBOX_RETENTION_DAYS=20"
+    ):
         Settings.load(outbox_retention_days=20)
