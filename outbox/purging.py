@@ -23,6 +23,8 @@ BATCH = 500
 """Mails in a transaction: short enough that nobody waits for its locks."""
 
 _C, _Q, _B = EmailContent, QueuedEmail, EmailBlob
+BY_END = (_Q.finalized_at, _Q.id)
+BY_AGE = (_C.created_at, _C.id)
 
 # As their indexes have it, word by word.
 _FINAL = sa.text("email_queue.status IN ('sent', 'dead', 'cancelled')")
@@ -55,9 +57,9 @@ def purge(engine: sa.Engine, settings: Settings, *, dry_run: bool = False) -> Pu
     rows_before = now - timedelta(days=settings.outbox_retention_days)
     bodies_before = now - timedelta(days=settings.outbox_body_retention_days)
     purged = Purged()
-    for ids in _batches(engine, old_mails(rows_before), _Q.finalized_at, _Q.id):
+    for ids in _batches(engine, old_mails(rows_before), *BY_END):
         purged.mails += len(ids) if dry_run else _in_transaction(engine, delete_mails, ids, rows_before)
-    for ids in _batches(engine, old_bodies(bodies_before), _C.created_at, _C.id):
+    for ids in _batches(engine, old_bodies(bodies_before), *BY_AGE):
         purged.bodies += len(ids) if dry_run else _in_transaction(engine, empty_bodies, ids, bodies_before)
     for hashes in _batches(engine, old_files(bodies_before), _B.sha256):
         with engine.begin() as connection:
@@ -138,8 +140,7 @@ def _lock(connection: sa.Connection, ids: Sequence[int]) -> Sequence[int]:
 
 def _batches(engine: sa.Engine, query: sa.Select[Any], *order: Any) -> Iterator[list[Any]]:
     """What the query finds, a batch at a time: each begins behind the one before, whatever became of that."""
-    ordered = query.add_columns(*(column.label(f"order_{n}") for n, column in enumerate(order)))
-    ordered = ordered.order_by(*order).limit(BATCH)
+    ordered = first(query, *order)
     behind: sa.Select[Any] = ordered
     while True:
         with reading(engine) as connection:
@@ -150,6 +151,12 @@ def _batches(engine: sa.Engine, query: sa.Select[Any], *order: Any) -> Iterator[
             return
         reached = (sa.literal(value, column.type) for value, column in zip(rows[-1][1:], order, strict=True))
         behind = ordered.where(sa.tuple_(*order) > sa.tuple_(*reached))
+
+
+def first(query: sa.Select[Any], *order: Any) -> sa.Select[Any]:
+    """Its first batch, in this order, and behind what is asked for what it is ordered by."""
+    named = (column.label(f"order_{number}") for number, column in enumerate(order))
+    return query.add_columns(*named).order_by(*order).limit(BATCH)
 
 
 def _in_transaction(engine: sa.Engine, act: Callable[..., int], *arguments: Any) -> int:

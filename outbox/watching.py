@@ -49,7 +49,8 @@ def troubles(connection: sa.Connection, settings: Settings) -> list[Trouble]:
         found.append(
             Trouble(
                 "uncertain",
-                f"{_mails(lately.uncertain)} became uncertain within the hour: a person decides, see `outbox list --status uncertain`",
+                f"{_mails(lately.uncertain)} became uncertain within the hour: a person decides, see "
+                "`outbox list --status uncertain`",
             )
         )
     found += [

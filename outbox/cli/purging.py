@@ -15,11 +15,11 @@ from outbox.purging import purge as purge_old
 def purge(*, dry_run: bool, as_json: bool) -> None:
     """Delete what is old.
 
-    Mails that have been over for OUTBOX_RETENTION_DAYS go, with their attempts and their idempotency keys. Of those over
-    for OUTBOX_BODY_RETENTION_DAYS goes what they said, and their files; and so do files of that age that no mail has.
+    Mails that have been over for OUTBOX_RETENTION_DAYS go, with their attempts and their idempotency keys. Of those
+    over for OUTBOX_BODY_RETENTION_DAYS goes what they said, and their files; so do files of that age that no mail has.
 
-    Mail that is not over stays, however old, and so does uncertain mail. --dry-run does not count the files of the
-    mails and bodies that would go.
+    Mail that is not over stays, however old, and so does uncertain mail. --dry-run counts a mail that would go as
+    a body, too, and does not count the files that would then be no mail's.
     """
     with open_database() as (settings, engine):
         purged = purge_old(engine, settings, dry_run=dry_run)

@@ -154,7 +154,7 @@ def test_a_file_that_was_purged_is_missed_in_words(engine: sa.Engine) -> None:
         blob = EmailService(session, SETTINGS).store(NOTE)
     age(engine, EmailBlob, 31)
     assert purge(engine, SETTINGS) == Purged(files=1, bytes=len(NOTE))
-    with pytest.raises(InvalidEmail, match="store it with EmailService.store first"):
+    with pytest.raises(InvalidEmail, match=r"store it with EmailService\.store first"):
         queue(engine, attachments=[Attachment("note.txt", blob)])
 
 
