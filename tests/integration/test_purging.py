@@ -37,12 +37,12 @@ def queue(engine: sa.Engine, **mail: Any) -> int:
 
 def end(engine: sa.Engine, id_: int, days: float, status: Status = Status.SENT, **columns: Any) -> None:
     """That row has been over for so many days, and its mail is an hour older."""
-    over = {
+    over: dict[Status, dict[str, Any]] = {
         Status.SENT: {"sent_at": rows.from_now(-days * 86400)},
         Status.DEAD: {"dead_reason": DeadReason.REJECTED},
         Status.CANCELLED: {},
-    }[status]
-    values = {"status": status, "finalized_at": rows.from_now(-days * 86400)} | over | columns
+    }
+    values: dict[str, Any] = {"status": status, "finalized_at": rows.from_now(-days * 86400)} | over[status] | columns
     with engine.begin() as connection:
         connection.execute(sa.update(QueuedEmail).where(QueuedEmail.id == id_).values(**values))
         rows.add_attempt(connection, id_, 1, Outcome.SENT)
@@ -171,7 +171,12 @@ def old_file(postgresql_url: str) -> Any:
 @pytest.mark.parametrize("given", [NOTE, Blob(Attachment("n", NOTE).sha256, len(NOTE))], ids=["bytes", "blob"])
 @pytest.mark.parametrize("bulk", [False, True])
 def test_a_file_that_a_mail_is_about_to_have_stays(old_file: sa.Engine, given: Any, bulk: bool) -> None:
-    mail = {"to": "ada@example.com", "subject": "Hi", "text": "Hi", "attachments": [Attachment("note.txt", given)]}
+    mail: dict[str, Any] = {
+        "to": "ada@example.com",
+        "subject": "Hi",
+        "text": "Hi",
+        "attachments": [Attachment("note.txt", given)],
+    }
     with Session(old_file) as session, session.begin():
         service = EmailService(session, SETTINGS)
         _ = service.queue_emails([mail]) if bulk else service.queue_email(**mail)
@@ -226,8 +231,8 @@ def test_what_was_purged_cannot_be_requeued(engine: sa.Engine, status: Status) -
         assert operations.requeue(connection, [id_]) == set()
         said = str(operations.refusal(connection, id_, "requeued"))
         assert said == (
-            f"mail {id_} is {status} and cannot be requeued: what it said was purged when it was old; to repeat it, queue a "
-            "new mail"
+            f"mail {id_} is {status} and cannot be requeued: what it said was purged when it was old; to repeat it, "
+            "queue a new mail"
         )
         if status is Status.CANCELLED:
             assert explain(connection, SETTINGS, id_).endswith(

@@ -80,7 +80,7 @@ def test_a_task_is_run_and_its_result_printed(cli: FlaskCliRunner) -> None:
 
 
 def test_arguments_are_json_or_text(cli: FlaskCliRunner, world: World) -> None:
-    @world.app.extensions["celery"].task(name="workers.echo", shared=False)
+    @world.app.extensions["celery"].task(name="workers.echo", shared=False)  # type: ignore[untyped-decorator]
     def echo(*, number: int, words: str = "") -> list[object]:
         return [number, words]
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_run_is_said(cli: FlaskCliRunner) -> None:
 
 
 def test_a_task_that_fails_says_why_in_one_sentence(cli: FlaskCliRunner, world: World) -> None:
-    @world.app.extensions["celery"].task(name="workers.break_down", shared=False)
+    @world.app.extensions["celery"].task(name="workers.break_down", shared=False)  # type: ignore[untyped-decorator]
     def break_down() -> None:
         raise ValueError("there is\nno such thing")
 
