@@ -305,8 +305,8 @@ def test_the_command_says_what_went(engine: sa.Engine, monkeypatch: pytest.Monke
     end(engine, id_, 91)
     asked = CliRunner().invoke(main, ["purge", "--dry-run"])
     assert asked.output == (
-        "Would delete 1 mail (OUTBOX_RETENTION_DAYS=90), what 1 mail said (OUTBOX_BODY_RETENTION_DAYS=30), and 0 files of 0 "
-        "bytes.\n"
+        "Would delete 1 mail (OUTBOX_RETENTION_DAYS=90), what 1 mail said (OUTBOX_BODY_RETENTION_DAYS=30), and 0 files "
+        "of 0 bytes.\n"
     )
     done = CliRunner().invoke(main, ["purge", "--json"])
     assert done.exit_code == 0
