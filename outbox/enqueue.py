@@ -159,8 +159,9 @@ def check_blobs(connection: sa.Connection, drafts: Iterable[tuple[str, Draft]]) 
 
 
 def _sizes(connection: sa.Connection, hashes: Collection[str]) -> dict[str, int]:
-    """Of those files that are there."""
-    query = sa.select(_BLOBS.c.sha256, _BLOBS.c.size)
+    """Of those files that are there, and stay there until the transaction ends: no purge takes them."""
+    # FOR KEY SHARE: what the link's foreign key will ask for anyway.
+    query = sa.select(_BLOBS.c.sha256, _BLOBS.c.size).with_for_update(read=True, key_share=True)
     return {row.sha256: row.size for row in _among(connection, query, _BLOBS.c.sha256, sorted(hashes))}
 
 
