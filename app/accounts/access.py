@@ -18,7 +18,9 @@ logins = LoginManager()
 
 def admit(app: Flask) -> None:
     """Let the application know its users."""
-    logins.init_app(app)
+    # Flask-Login's own context processor looks the user up for every page, even those that show none.
+    logins.init_app(app, add_context_processor=False)
+    app.jinja_env.globals["current_user"] = current_user
 
 
 @logins.user_loader  # type: ignore[untyped-decorator]  # Flask-Login ships no types
