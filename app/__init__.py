@@ -3,14 +3,17 @@
 import secrets
 
 from flask import Flask
-from flask_wtf import CSRFProtect
 from sqlalchemy.orm import sessionmaker
 
 from app.accounts.access import admit
+from app.accounts.cli import users
 from app.accounts.routes import accounts
+from app.accounts.throttle import Throttle
+from app.accounts.times import tell_times
 from app.admin import admin
+from app.answers import finish
 from app.celery_app import create_celery
-from app.database import close_sessions
+from app.database import Id, close_sessions
 from app.exports.routes import exports
 from app.files.routes import files
 from app.notifications.routes import notifications
@@ -29,15 +32,16 @@ def create_app(settings: AppSettings | None = None) -> Flask:
     """The application, from the environment unless `settings` are given. Nothing is connected to yet.
 
     `app.extensions` holds `settings`, `engine`, `sessions` (a sessionmaker whose commits wake a drain), `celery`,
-    `nudge`, `rates` and `csrf` (Flask-WTF's: every form has its token; a view that must do without is exempted there).
+    `nudge`, `rates`, `throttle` (of logins) and `csrf` (Flask-WTF's: every form has its token; a view that must do
+    without is exempted there).
     """
     settings = settings or AppSettings.load()
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY=settings.secret_key.get_secret_value() if settings.secret_key else secrets.token_bytes(32),
         SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_SECURE=settings.app_url.startswith("https://"),
     )
-    CSRFProtect(app)
     celery = create_celery(app, settings)
     nudge = Nudge(connect(settings.redis_url), lambda: celery.send_task(DRAIN, ignore_result=True))
     engine = create_engine(settings.database_url)
@@ -47,9 +51,14 @@ def create_app(settings: AppSettings | None = None) -> Flask:
         sessions=sessionmaker(engine, info={"outbox_wake": nudge}),
         nudge=nudge,
         rates=create_rates(settings),
+        throttle=Throttle(settings.redis_url),
     )
+    app.url_map.converters["int"] = Id
     admit(app)
     close_sessions(app)
+    tell_times(app)
+    finish(app)
+    app.cli.add_command(users)
     for room in (status, unsubscribing, admin, accounts, quizzes, projects, files, exports, notifications):
         app.register_blueprint(room)
     return app

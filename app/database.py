@@ -5,6 +5,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 from flask import Flask, current_app, g, request
 from sqlalchemy.orm import DeclarativeBase, Session
+from werkzeug.routing import IntegerConverter, Map
 
 from outbox import models
 from outbox.database import reading_engine
@@ -35,6 +36,13 @@ def request_session() -> Session:
         g.database_session = session
     session = g.database_session
     return session
+
+
+class Id(IntegerConverter):
+    """`<int:id>` in a path. What is larger than any column holds is not found; SQLite's driver would raise."""
+
+    def __init__(self, map: Map) -> None:  # noqa: A002 - Werkzeug's name
+        super().__init__(map, max=2**63 - 1)
 
 
 def close_sessions(app: Flask) -> None:

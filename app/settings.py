@@ -24,7 +24,7 @@ class AppSettings(Settings):
     secret_key: SecretStr | None = None
     """Signs the browser's session, and with it what protects forms. Unset: another one for each process."""
     admin_password: SecretStr | None = None
-    """What `admin` logs in with. Unset: nobody does."""
+    """What the users that `flask seed` makes log in with."""
 
     redis_url: str = "redis://localhost:6379/0"
     """Carries hints, never mail: it may be flushed or lost at any time."""

@@ -1,8 +1,9 @@
-"""The landing page and the liveness probe. They show numbers, never an address: nobody has logged in."""
+"""The landing page and the liveness probe. They show numbers, never an address: nobody need have logged in."""
 
 import sqlalchemy as sa
 from flask import Blueprint, current_app, render_template, url_for
 
+from app.accounts.access import is_admin
 from outbox import stats
 from outbox.database import reading
 
@@ -28,7 +29,7 @@ status = Blueprint("status", __name__)
 def index() -> tuple[str, int]:
     """What this is, and how the mail stands; 503 while the database cannot say."""
     settings = current_app.extensions["settings"]
-    admin_url = url_for("admin.index") if settings.admin_password else ""
+    admin_url = url_for("admin.index") if is_admin() else ""
     links = {"Flower": settings.flower_url, "Inbox": settings.inbox_url, "Admin": admin_url}
     try:
         counts = count_mail()

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from flask import Blueprint, Response, current_app, render_template, request
 from flask.blueprints import BlueprintSetupState
 
+from app.accounts.access import ask_nobody
 from outbox import subscriptions
 from outbox.database import reading
 from outbox.errors import InvalidLink
@@ -77,8 +78,9 @@ def choose(token: str) -> Page:
 
 
 @unsubscribing.before_request
-def _keep_it_short() -> None:
+def _without_a_login() -> None:
     request.max_content_length = LONGEST_BODY
+    ask_nobody()
 
 
 @unsubscribing.after_request

@@ -125,7 +125,7 @@ class World:
         client = self.app.test_client()
         if user is not None:
             with client.session_transaction() as cookies:
-                cookies["_user_id"] = str(user.id)
+                cookies["_user_id"] = user.get_id()
                 cookies["_fresh"] = True
         return client
 

@@ -1,15 +1,25 @@
 """Organisations, their users, and the users' tokens for the API."""
 
+import re
+import unicodedata
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import sqlalchemy as sa
+from flask import current_app
 from flask_login import UserMixin
-from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship, validates
 
 from app.database import Base, one_of
+from outbox import subscriptions
 from outbox.database import UtcDateTime, utcnow
+
+LONGEST_NAME = 100
+"""Characters of what somebody or something is called."""
+
+_USERNAME = re.compile(r"[^\s@\x00-\x1f\x7f]{1,64}")
 
 
 class Role(StrEnum):
@@ -62,15 +72,42 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login ships no types
         """Whether they may do everything."""
         return self.role == Role.ADMIN
 
-    @validates("email", "username")
+    @property
+    def email_preferences(self) -> dict[str, bool]:
+        """Subscription -> whether they want it; {} without an address. `outbox.subscriptions.prefer` changes it.
+
+        Nothing of it is kept here: what somebody does not want is a line in `email_suppressions`, however it got there.
+        """
+        session = Session.object_session(self)
+        assert session is not None
+        if self.email is None:
+            return {}
+        return subscriptions.preferences(session.connection(), current_app.extensions["settings"], self.email)
+
+    def get_id(self) -> str:
+        """What a session knows them by. It changes with the password, and so ends with it."""
+        return f"{self.id}:{sha256(self.password_hash.encode()).hexdigest()[:32]}"
+
+    @validates("email")
     def _in_lower_case(self, _: str, value: str | None) -> str | None:
         return value and value.strip().lower()
+
+    @validates("username")
+    def _can_be_typed(self, _: str, value: str) -> str:
+        value = value.strip().lower()
+        if not _USERNAME.fullmatch(value):
+            raise ValueError(f"{value!r} is no username: use up to 64 characters, no blank and no @ among them")
+        return value
+
+    @validates("name")
+    def _one_line(self, _: str, value: str) -> str:
+        return _called(value)
 
     @validates("time_zone")
     def _zone_exists(self, _: str, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError) as error:
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: a folder, "Europe", or far too long
             raise ValueError(f"{value!r} is no time zone: use a name such as UTC or Europe/Berlin") from error
         return value
 
@@ -89,3 +126,17 @@ class ApiToken(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
 
     user: Mapped[User] = relationship()
+
+    @validates("name")
+    def _one_line(self, _: str, value: str) -> str:
+        return _called(value)
+
+
+def _called(name: str) -> str:
+    """On one line: it will stand in the headers of mails."""
+    name = " ".join(name.split())
+    if not 1 <= len(name) <= LONGEST_NAME:
+        raise ValueError(f"a name of {len(name)} characters: use 1 to {LONGEST_NAME}")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+        raise ValueError(f"{name!r} has a character in it that cannot be shown: leave it out")
+    return name

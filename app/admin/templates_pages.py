@@ -3,19 +3,17 @@
 Templates are read anew for each request, so that an author sees what has just been written.
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from flask import Blueprint, Response, abort, current_app, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
+from app.database import request_session
 from app.settings import AppSettings
 from outbox.errors import InvalidEmail, SettingsError
 from outbox.preview import Preview, facts, preview
 from outbox.service import EmailService
 from outbox.templates import Templates
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
 
 _UNPROCESSABLE = 422
 
@@ -61,13 +59,13 @@ def html(name: str) -> Response:
 def send_test(name: str) -> AnyResponse | tuple[str, int]:
     """Queue it to the address given."""
     locale = _locale(request.form)
-    session: Session
+    session = request_session()
     try:
         shown = _preview(name, locale)
-        with current_app.extensions["sessions"].begin() as session:
-            mail = EmailService(session, _settings()).queue_email(request.form.get("to", ""), **shown.test_mail)
-            session.flush()
-            flash(f"Mail {mail.id} to {mail.recipient} is queued. What becomes of it: outbox why {mail.id}")
+        mail = EmailService(session, _settings()).queue_email(request.form.get("to", ""), **shown.test_mail)
+        session.flush()
+        flash(f"Mail {mail.id} to {mail.recipient} is queued. What becomes of it: outbox why {mail.id}")
+        session.commit()
     except (InvalidEmail, SettingsError) as error:
         return _page(name, locale, refused=str(error))
     return redirect(url_for(".show", name=name, locale=locale), 303)

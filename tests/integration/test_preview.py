@@ -1,6 +1,5 @@
 """Every mail of the application with its sample; and how it is looked at, by `outbox preview` and under /admin/."""
 
-import base64
 import json
 import re
 import shutil
@@ -16,6 +15,7 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
 from app import create_app
+from app.accounts.models import Organisation, Role, User
 from app.settings import AppSettings
 from outbox.cli import main
 from outbox.database import create_engine
@@ -214,11 +214,10 @@ def test_the_verb_queues_a_test(folder: Path, sqlite_url: str, monkeypatch: pyte
 
 @pytest.fixture
 def app(folder: Path, sqlite_url: str, redis_url: str) -> Iterator[Flask]:
-    app = create_app(
-        AppSettings.load(
-            database_url=sqlite_url, redis_url=redis_url, smtp_from_email="shop@example.com", admin_password="swordfish"
-        )
-    )
+    app = create_app(AppSettings.load(database_url=sqlite_url, redis_url=redis_url, smtp_from_email="shop@example.com"))
+    with app.extensions["sessions"].begin() as session:
+        shop = Organisation(name="Shop")
+        session.add(User(username="root", name="Root", role=Role.ADMIN, password_hash="!", organisation=shop))
     yield app
     app.extensions["engine"].dispose()
 
@@ -227,53 +226,21 @@ def app(folder: Path, sqlite_url: str, redis_url: str) -> Iterator[Flask]:
 def browser(app: Flask) -> FlaskClient:
     """Logged in."""
     client = app.test_client()
-    client.environ_base["HTTP_AUTHORIZATION"] = login("admin", "swordfish")
+    with app.extensions["sessions"]() as session, client.session_transaction() as cookies:
+        cookies["_user_id"] = session.scalars(sa.select(User)).one().get_id()
     return client
-
-
-def login(user: str, password: str) -> str:
-    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
-
-
-@pytest.mark.parametrize(
-    "path", ["/admin/", "/admin/templates/", "/admin/templates/hello", "/admin/templates/hello/html"]
-)
-def test_nobody_gets_in_without_the_password(app: Flask, path: str) -> None:
-    client = app.test_client()
-    wrong = [
-        login("admin", "sword"),
-        login("root", "swordfish"),
-        login("", ""),
-        login("admin", "ß"),
-        "Bearer x",
-        "Basic !",
-    ]
-    for header in (None, *wrong):
-        answer = client.get(path, headers={"Authorization": header} if header else {})
-        assert answer.status_code == 401
-        assert answer.headers["WWW-Authenticate"].startswith("Basic ")
-        assert b"Hello" not in answer.data
-    assert client.get(path, headers={"Authorization": login("admin", "swordfish")}).status_code in {200, 302}
-
-
-def test_without_a_password_the_pages_are_closed(folder: Path) -> None:
-    client = create_app(AppSettings.load()).test_client()
-    assert "/admin/" not in client.get("/").text
-    for header in (login("admin", ""), login("admin", "None")):
-        answer = client.get("/admin/templates/", headers={"Authorization": header})
-        assert answer.status_code == 403
-        assert "Set ADMIN_PASSWORD" in answer.text
 
 
 def test_the_pages_show_a_template_and_escape_it(browser: FlaskClient, folder: Path) -> None:
     (folder / "subject.de.txt").write_text("Hallo")
     assert '<a href="/admin/">Admin</a>' in browser.get("/").text
-    assert '<a href="/admin/templates/hello?locale=de">de</a>' in browser.get("/admin/", follow_redirects=True).text
+    assert '<a href="/admin/templates/hello?locale=de">de</a>' in browser.get("/admin/templates/").text
     answer = browser.get("/admin/templates/hello")
     assert "<script" not in answer.text
     assert "<h1>Hello &lt;script&gt;alert(1)" in answer.text
     assert re.search(r"<dt>HTML</dt><dd>\d+ bytes</dd>", answer.text)
-    assert "script-src" not in answer.headers["Content-Security-Policy"]
+    assert "script-src 'self'; " in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Content-Security-Policy"].endswith("; frame-src 'self'")
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none';")
     frames = re.findall(r'<iframe [^>]*sandbox="" [^>]*src="([^"]+)"', answer.text)
     assert set(frames) == {"/admin/templates/hello/html"}
