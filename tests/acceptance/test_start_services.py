@@ -121,7 +121,7 @@ class Foreground:
 
 
 def _environment(settings: dict[str, str]) -> dict[str, str]:
-    """Nothing that a developer may have set, and 80 columns. In a time zone where no mail is scheduled for this hour."""
+    """Nothing that a developer may have set; 80 columns; a time zone in which no mail is scheduled for this hour."""
     zone = f"Etc/GMT{datetime.now(UTC).hour - 13:+d}"  # 13:00 there: east of Greenwich is minus
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
     return environment | {"CELERY_TIMEZONE": zone} | settings
