@@ -63,6 +63,10 @@ class AppSettings(Settings):
     """On a disk that the web server and the workers share."""
     max_upload_bytes: Count = 10_000_000
 
+    notification_streams: Annotated[int, Field(ge=0)] = 2
+    """Pages of one web process that hear of notifications at once, each holding a thread: of four, which waitress has
+    by default, half. Further pages ask every ten seconds."""
+
     flower_url: str = ""
     inbox_url: str = ""
     """Shown on the landing page where they are set."""

@@ -11,6 +11,9 @@ from embedded.ports import LOOPBACK
 SENDER = "outbox@example.com"
 """Who the mail is from while it goes no further than the local inbox."""
 
+STREAMS = 16
+"""Pages that hear of notifications at once; a thread of the web server each, some 100 kB. The others ask."""
+
 _MAIL_NAMES = {
     "SMTP_PORT": "MAIL_PORT",
     "SMTP_USER": "MAIL_USERNAME",
@@ -52,6 +55,8 @@ def plan(given: Mapping[str, str], ports: Mapping[str, int], var: Path) -> Plan:
     environment = {f"{name.upper()}_URL": url for name, url in urls.items() if name in {"Inbox", "Flower"}}
     ours = {"APP_URL": urls["Application"].rstrip("/"), "FILES_DIR": str(var / "files")}
     environment |= {name: value for name, value in ours.items() if not given.get(name)}
+    streams = given.get("NOTIFICATION_STREAMS") or str(STREAMS)
+    environment["NOTIFICATION_STREAMS"] = streams
     services: list[Service] = []
     if own_redis:
         environment["REDIS_URL"] = f"redis://{LOOPBACK}:{ports['redis']}/0"
@@ -61,12 +66,18 @@ def plan(given: Mapping[str, str], ports: Mapping[str, int], var: Path) -> Plan:
         if not (given.get("SMTP_FROM_EMAIL") or given.get("MAIL_DEFAULT_SENDER")):
             environment["SMTP_FROM_EMAIL"] = SENDER
         services.append(Service("inbox", _inbox(ports, var), rank=1))
-    return Plan((*services, *_application(ports)), environment, urls)
+    return Plan((*services, *_application(ports, streams)), environment, urls)
 
 
-def _application(ports: Mapping[str, int]) -> tuple[Service, ...]:
+def _application(ports: Mapping[str, int], streams: str) -> tuple[Service, ...]:
     celery = (sys.executable, "-m", "workers.start")
-    listen = f"--listen={LOOPBACK}:{ports['application']}"
+    web = (
+        f"--listen={LOOPBACK}:{ports['application']}",
+        # And eight for all other requests, which take milliseconds.
+        f"--threads={8 + (int(streams) if streams.isdecimal() else STREAMS)}",
+        # Else a page that was closed is noticed when something is sent to it, and holds its thread until then.
+        "--channel-request-lookahead=1",
+    )
     return (
         # Two workers, so that a password reset never waits behind a newsletter. The drain, which hands out both, is
         # quick and goes with the urgent.
@@ -78,7 +89,7 @@ def _application(ports: Mapping[str, int]) -> tuple[Service, ...]:
         ),
         Service("beat", (*celery, "beat"), rank=3),
         Service("flower", (*celery, "flower"), rank=3, environment={"FLOWER_PORT": str(ports["flower"])}),
-        Service("application", (sys.executable, "-m", "waitress", listen, "--call", "app:create_app"), rank=3),
+        Service("application", (sys.executable, "-m", "waitress", *web, "--call", "app:create_app"), rank=3),
     )
 
 

@@ -168,10 +168,27 @@ def _create_notifications() -> None:
         sa.Column("title", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("task_id", sa.Text(), nullable=True),
         sa.Column("created_at", UtcDateTime(), server_default=utcnow(), nullable=False),
         sa.Column("read_at", UtcDateTime(), nullable=True),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_notifications_user_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
+    )
+    op.create_index(
+        "ix_notifications_task_id",
+        "notifications",
+        ["task_id", "user_id"],
+        unique=True,
+        postgresql_where=sa.text("task_id IS NOT NULL"),
+        sqlite_where=sa.text("task_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_notifications_unread",
+        "notifications",
+        ["user_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("read_at IS NULL"),
+        sqlite_where=sa.text("read_at IS NULL"),
     )
     op.create_index("ix_notifications_user_id", "notifications", ["user_id", "id"], unique=False)
 

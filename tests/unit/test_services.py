@@ -28,6 +28,7 @@ def test_nothing_is_set_and_everything_is_embedded() -> None:
     assert names(found) == {"redis", "inbox", *APPLICATION}
     assert found.environment == {
         "REDIS_URL": "redis://127.0.0.1:6380/0",
+        "NOTIFICATION_STREAMS": "16",
         "SMTP_HOST": "127.0.0.1",
         "SMTP_PORT": "1025",
         "SMTP_FROM_EMAIL": "outbox@example.com",
@@ -43,7 +44,7 @@ def test_nothing_is_set_and_everything_is_embedded() -> None:
 def test_what_is_set_is_used(name: str) -> None:
     found = planned(REDIS_URL="redis://cache/0", **{name: "relay.example", "SMTP_PORT": "587", "SMTP_USER": "me"})
     assert names(found) == APPLICATION
-    assert set(found.environment) == {"FLOWER_URL", "APP_URL", "FILES_DIR"}
+    assert set(found.environment) == {"FLOWER_URL", "APP_URL", "FILES_DIR", "NOTIFICATION_STREAMS"}
     assert list(found.urls) == ["Application", "Flower"]
 
 
