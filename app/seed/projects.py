@@ -26,8 +26,8 @@ _REASONS = (
     "Done together with the one before",
     "Took longer than we thought",
 )
-_FREE, _WITHOUT_DATE = 16, 18
-"""The places of the task that nobody has taken yet, and of the one that has no day."""
+_WITHOUT_DATE, _FREE = 16, 18
+"""The places of the task that has no day, and of the one that nobody has taken yet."""
 
 
 def add_projects(session: Session, users: Mapping[str, User], now: datetime, random: Random) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def _task(project: Project, team: Sequence[User], title: str, place: int, *, now
         due_at=None if place == _WITHOUT_DATE else due,
         priority=random.choice(_PRIORITIES),
         status=TaskStatus.PENDING,
-        assignee=None if place == _FREE else random.choice(team),
+        assignee=None if place == _FREE else team[place % len(team)],
         created_at=min(due, now) - timedelta(days=random.uniform(14, 28)),
     )
     if task.assignee is not None:

@@ -74,6 +74,7 @@ def _the_tasks_have_a_past_and_a_future(session: Session) -> None:
     assert len(late) == 12
     assert len([task for task in tasks if task.completed_at and task.completed_at < NOW - timedelta(days=30)]) > 9
     assert len([task for task in tasks if task.assignee is None]) == 3
+    assert len({task.assignee for task in tasks if task.status != TaskStatus.DONE} - {None}) == 20
     for task in tasks:
         assert task.assignee is None or task.assignee.organisation_id == task.project.organisation_id
         times = [task.created_at, *(change.changed_at for change in task.changes)]
