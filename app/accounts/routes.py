@@ -23,7 +23,7 @@ _REFUSED = 422
 _TOO_MANY = 429
 
 _WRONG = "There is no account with this name and password."
-_OFTEN = "Too many attempts. Please wait a quarter of an hour."
+_OFTEN = "too many attempts; please wait a quarter of an hour"
 
 accounts = Blueprint("accounts", __name__)
 
@@ -52,7 +52,7 @@ def log_in() -> Response | Page:
     user = _find(name)
     account = str(user.id) if user else name
     if not _throttle().takes(account, request.remote_addr):
-        return _login_page(_OFTEN, _TOO_MANY)
+        return _login_page(f"{_OFTEN.capitalize()}.", _TOO_MANY)
     if not passwords.verify(user, password):
         return _login_page(_WRONG, _REFUSED)
     assert user is not None
@@ -148,11 +148,11 @@ def change_password() -> Response | Page:
     except ValueError as error:
         return _refused(str(error))
     if new != request.form.get("again"):
-        return _refused("The new password was not the same twice.")
+        return _refused("the new password was not the same twice")
     if not _throttle().takes(*counted):
         return _refused(_OFTEN, _TOO_MANY)
     if not passwords.verify(user, request.form.get("current", "")):
-        return _refused("The current password is another one.")
+        return _refused("the current password is another one")
     _throttle().forget(*counted)
     user.password_hash = passwords.hash_password(new)
     _enter(user)
