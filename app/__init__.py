@@ -22,6 +22,7 @@ from app.projects.routes import projects
 from app.queues import DRAIN
 from app.quizzes.routes import quizzes
 from app.rates import create_rates
+from app.seed import command as seed_command
 from app.settings import AppSettings
 from app.status import status
 from app.unsubscribe import unsubscribing
@@ -59,6 +60,7 @@ def create_app(settings: AppSettings | None = None) -> Flask:
     tell_times(app)
     finish(app)
     app.cli.add_command(users)
+    app.cli.add_command(seed_command)
     for room in (status, unsubscribing, admin, accounts, quizzes, projects, files, exports, notifications):
         app.register_blueprint(room)
     return app

@@ -92,7 +92,7 @@ def _keep_it_private(response: Response) -> Response:
             "Cache-Control": "no-store",
             "X-Robots-Tag": "noindex",
             "Content-Security-Policy": (
-                "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
+                "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
                 "frame-ancestors 'none'"
             ),
         }

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session, joinedload
 
+from app.categories import NEWS
 from outbox import templates
 from outbox.attachments import Attachment
 from outbox.models import QueuedEmail
@@ -64,7 +65,7 @@ def _queue_all(service: EmailService, samples: Templates, only_to: str | None) -
             only_to or f"{name.lower()}@example.com",
             template="weekly_news",
             context=news | {"name": name},
-            category="news",
+            category=NEWS,
             priority="low",
         )
     yield service.queue_email(

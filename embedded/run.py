@@ -20,7 +20,7 @@ from rich.console import Console
 import migrations
 from app import create_app
 from app.settings import AppSettings
-from embedded import demo
+from embedded import demo, world
 from embedded.errors import StartError
 from embedded.keys import recall_keys
 from embedded.maildir import Maildir
@@ -49,21 +49,21 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
     (var / "run").mkdir(parents=True, exist_ok=True)
     supervisor = Supervisor(root)
     with _alone(var / "run" / "start.lock"):
-        if supervisor.is_running():
-            console.print("It is running already:")
-            chosen = _plan(var, recall_ports(_memory(var)))
-            _show_urls(console, chosen, recall_keys(_given(), _keys(var)))
-            return
         began = time.monotonic()
-        chosen = _plan(var, choose_ports(_memory(var)))
+        runs = supervisor.is_running()
+        chosen = _plan(var, recall_ports(_memory(var)) if runs else choose_ports(_memory(var)))
         keys = recall_keys(_given(), _keys(var))
         os.environ |= chosen.environment | keys
         settings = _settings()
+        if runs:
+            console.print("It is running already:")
+            _show_urls(console, chosen, settings, keys)
+            return
         if "REDIS_URL" not in chosen.environment:
             _check_redis(settings.redis_url)
         if "SMTP_HOST" not in chosen.environment:
             _own_address(settings)
-        _migrate(settings.database_url, to_inbox="SMTP_HOST" in chosen.environment)
+        _prepare_database(settings, console, to_inbox="SMTP_HOST" in chosen.environment)
         try:
             _bring_up(supervisor, chosen, console)
             app = create_app(settings)
@@ -73,7 +73,7 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
         except BaseException:
             stop(supervisor, console)
             raise
-    _show_urls(console, chosen, keys)
+    _show_urls(console, chosen, settings, keys)
     if detach:
         console.print("It stays running: ./stop_services.sh stops it.")
     else:
@@ -119,11 +119,15 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _migrate(url: str, *, to_inbox: bool) -> None:
+def _prepare_database(settings: AppSettings, console: Console, *, to_inbox: bool) -> None:
+    """Its tables; and users, unless mail to people who do not exist would go out to a real relay."""
+    url = settings.database_url
     try:
         if to_inbox:
             refuse_waiting_mail(url)
         migrations.upgrade(url)
+        if to_inbox and (made := world.people(settings)):
+            console.print(f"Made for a first look: {', '.join(f'{number} {name}' for name, number in made.items())}.")
     except sa.exc.SQLAlchemyError as error:
         shown = sa.make_url(url).render_as_string()
         reason = str(error.orig if isinstance(error, sa.exc.DBAPIError) else error).partition("\n")[0]
@@ -213,11 +217,10 @@ def _own_address(settings: AppSettings) -> str:
     return settings.smtp_from_email
 
 
-def _show_urls(console: Console, chosen: Plan, keys: Mapping[str, str]) -> None:
-    password = keys.get("ADMIN_PASSWORD", "as ADMIN_PASSWORD says")
+def _show_urls(console: Console, chosen: Plan, settings: AppSettings, keys: Mapping[str, str]) -> None:
     for name, url in (chosen.urls | {"Admin": f"{chosen.urls['Application']}admin/"}).items():
         console.print(f"  {name:<12} {url}", highlight=False, markup=False, style="bold")
-    console.print(f"{'':15}user: admin, password: {password}", highlight=False, markup=False)
+    console.print(f"{'':15}{world.login(settings, keys)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _stay(supervisor: Supervisor, console: Console) -> None:

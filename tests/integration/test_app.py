@@ -82,7 +82,7 @@ def test_the_landing_page_does_not_wait_for_a_writer(app: Flask) -> None:
 
 def _counts(page: str) -> dict[str, int]:
     """What the table says."""
-    found = re.findall(r'<th scope="row"[^>]*>(\w+)[^<]*</th>.*?<td class="count">([\d,]+)</td>', page, re.DOTALL)
+    found = re.findall(r'<th scope="row"[^>]*>(\w+)[^<]*</th>.*?<td class="number">([\d,]+)</td>', page, re.DOTALL)
     return {name: int(count.replace(",", "")) for name, count in found}
 
 

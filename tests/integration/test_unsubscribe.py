@@ -188,7 +188,7 @@ def test_the_pages_tell_nobody_where_they_are(client: FlaskClient, settings: App
         assert answer.headers["Referrer-Policy"] == "no-referrer"
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["X-Robots-Tag"] == "noindex"
-        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'unsafe-inline'; ")
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'self'; ")
         assert not re.search(r'(?:src|href)="(?!/)|<script|url\(|@import', answer.text), "it loads nothing"
 
 

@@ -32,8 +32,8 @@ def test_nothing_is_set_and_everything_is_embedded() -> None:
         "SMTP_HOST": "127.0.0.1",
         "SMTP_PORT": "1025",
         "SMTP_FROM_EMAIL": "outbox@example.com",
-        "OUTBOX_SUBSCRIPTIONS": "news",
-        "OUTBOX_UNSUBSCRIBE_URL": "http://127.0.0.1:8000/unsubscribe",
+        "APP_URL": "http://127.0.0.1:8000",
+        "FILES_DIR": "/somewhere/var/files",
         "INBOX_URL": "http://127.0.0.1:8025/",
         "FLOWER_URL": "http://127.0.0.1:5555/",
     }
@@ -44,12 +44,7 @@ def test_nothing_is_set_and_everything_is_embedded() -> None:
 def test_what_is_set_is_used(name: str) -> None:
     found = planned(REDIS_URL="redis://cache/0", **{name: "relay.example", "SMTP_PORT": "587", "SMTP_USER": "me"})
     assert names(found) == APPLICATION
-    assert set(found.environment) == {
-        "FLOWER_URL",
-        "NOTIFICATION_STREAMS",
-        "OUTBOX_SUBSCRIPTIONS",
-        "OUTBOX_UNSUBSCRIBE_URL",
-    }
+    assert set(found.environment) == {"FLOWER_URL", "APP_URL", "FILES_DIR", "NOTIFICATION_STREAMS"}
     assert list(found.urls) == ["Application", "Flower"]
 
 
@@ -57,10 +52,9 @@ def test_set_to_nothing_is_not_set() -> None:
     assert names(planned(REDIS_URL="", SMTP_HOST="", SMTP_USER="", SMTP_USE_TLS="false")) >= {"redis", "inbox"}
 
 
-@pytest.mark.parametrize("name", ["OUTBOX_SUBSCRIPTIONS", "OUTBOX_UNSUBSCRIBE_URL"])
-def test_subscriptions_of_ones_own_are_kept(name: str) -> None:
-    environment = planned(**{name: "set"}).environment
-    assert not {"OUTBOX_SUBSCRIPTIONS", "OUTBOX_UNSUBSCRIBE_URL"} & set(environment)
+@pytest.mark.parametrize("name", ["APP_URL", "FILES_DIR"])
+def test_an_address_and_a_folder_of_ones_own_are_kept(name: str) -> None:
+    assert name not in planned(**{name: "set"}).environment
 
 
 @pytest.mark.parametrize("name", ["SMTP_FROM_EMAIL", "MAIL_DEFAULT_SENDER"])
