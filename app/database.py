@@ -39,7 +39,7 @@ def request_session() -> Session:
 
 
 class Id(IntegerConverter):
-    """`<int:id>` in a path. What is larger than any column holds is not found; SQLite's driver would raise."""
+    """`<int:id>` in a path. What is larger than a `BigId` is not found; the databases would raise."""
 
     def __init__(self, map: Map) -> None:  # noqa: A002 - Werkzeug's name
         super().__init__(map, max=2**63 - 1)

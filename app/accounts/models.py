@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column, relationship, validat
 
 from app.database import Base, one_of
 from outbox import subscriptions
-from outbox.database import UtcDateTime, utcnow
+from outbox.database import BigId, UtcDateTime, utcnow
 
 LONGEST_NAME = 100
 """Characters of what somebody or something is called."""
@@ -35,7 +35,7 @@ class Organisation(Base):
 
     __tablename__ = "organisations"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     name: Mapped[str] = mapped_column(sa.Text, unique=True)
 
 
@@ -49,7 +49,7 @@ class User(Base, UserMixin):  # type: ignore[misc]  # Flask-Login ships no types
         sa.CheckConstraint("username NOT LIKE '%@%'", name="username"),
     )
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     organisation_id: Mapped[int] = mapped_column(sa.ForeignKey("organisations.id"), index=True)
     username: Mapped[str] = mapped_column(sa.Text, unique=True)
     name: Mapped[str] = mapped_column(sa.Text)
@@ -117,7 +117,7 @@ class ApiToken(Base):
 
     __tablename__ = "api_tokens"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
     name: Mapped[str] = mapped_column(sa.Text)
     """What it is for, in its owner's words."""

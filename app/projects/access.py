@@ -24,9 +24,7 @@ def seen_by(user: User) -> sa.ColumnElement[bool]:
 
 def project_or_404(session: Session, id_: int, user: User) -> Project:
     """With its owner."""
-    # As a BIGINT: what is larger than the column is not there, and no error of the database.
-    its_id = Project.id == sa.literal(id_, sa.BigInteger)
-    query = sa.select(Project).options(joinedload(Project.owner)).where(its_id, seen_by(user))
+    query = sa.select(Project).options(joinedload(Project.owner)).where(Project.id == id_, seen_by(user))
     return _or_404(session.scalar(query))
 
 

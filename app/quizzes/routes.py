@@ -16,9 +16,6 @@ from app.database import request_session
 from app.quizzes.marking import Choices, ForgedAnswer, count_correct, field_of, read_choices
 from app.quizzes.models import Attempt, Question, Quiz, Subject
 
-_QUIZ, _ATTEMPT = "int(max=2147483647)", "int(max=9223372036854775807)"
-"""As large as the columns. A larger number is no id: 404, where the database would answer with an error."""
-
 quizzes = Blueprint("quizzes", __name__)
 quizzes.add_app_template_filter(field_of, "answer_field")
 
@@ -39,14 +36,14 @@ def index() -> str:
     )
 
 
-@quizzes.get(f"/quizzes/<{_QUIZ}:id_>")
+@quizzes.get("/quizzes/<int:id_>")
 @login_required  # type: ignore[untyped-decorator]
 def quiz(id_: int) -> str:
     """The form to take it with."""
     return render_template("quizzes/quiz.html", quiz=_quiz(id_))
 
 
-@quizzes.post(f"/quizzes/<{_QUIZ}:id_>")
+@quizzes.post("/quizzes/<int:id_>")
 @login_required  # type: ignore[untyped-decorator]
 def take(id_: int) -> Response | tuple[str, int]:
     """Mark what was answered, and keep it."""
@@ -69,7 +66,7 @@ def take(id_: int) -> Response | tuple[str, int]:
     return redirect(result, 303)
 
 
-@quizzes.get(f"/attempts/<{_ATTEMPT}:id_>")
+@quizzes.get("/attempts/<int:id_>")
 @login_required  # type: ignore[untyped-decorator]
 def attempt(id_: int) -> str:
     """What was right and what was not: for who took it, and nobody else."""

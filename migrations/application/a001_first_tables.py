@@ -54,7 +54,7 @@ def downgrade() -> None:
 def _create_organisations() -> None:
     op.create_table(
         "organisations",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", BigId, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_organisations")),
         sa.UniqueConstraint("name", name=op.f("uq_organisations_name")),
@@ -64,7 +64,7 @@ def _create_organisations() -> None:
 def _create_subjects() -> None:
     op.create_table(
         "subjects",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", BigId, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_subjects")),
         sa.UniqueConstraint("name", name=op.f("uq_subjects_name")),
@@ -74,8 +74,8 @@ def _create_subjects() -> None:
 def _create_quizzes() -> None:
     op.create_table(
         "quizzes",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("subject_id", sa.Integer(), nullable=False),
+        sa.Column("id", BigId, nullable=False),
+        sa.Column("subject_id", BigId, nullable=False),
         sa.Column("title", sa.Text(), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("created_at", UtcDateTime(), server_default=utcnow(), nullable=False),
@@ -88,8 +88,8 @@ def _create_quizzes() -> None:
 def _create_users() -> None:
     op.create_table(
         "users",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("organisation_id", sa.Integer(), nullable=False),
+        sa.Column("id", BigId, nullable=False),
+        sa.Column("organisation_id", BigId, nullable=False),
         sa.Column("username", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("email", sa.Text(), nullable=True),
@@ -112,8 +112,8 @@ def _create_users() -> None:
 def _create_api_tokens() -> None:
     op.create_table(
         "api_tokens",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("id", BigId, nullable=False),
+        sa.Column("user_id", BigId, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("created_at", UtcDateTime(), server_default=utcnow(), nullable=False),
@@ -128,8 +128,8 @@ def _create_attempts() -> None:
     op.create_table(
         "attempts",
         sa.Column("id", BigId, nullable=False),
-        sa.Column("user_id", sa.Integer(), nullable=False),
-        sa.Column("quiz_id", sa.Integer(), nullable=False),
+        sa.Column("user_id", BigId, nullable=False),
+        sa.Column("quiz_id", BigId, nullable=False),
         sa.Column("taken_at", UtcDateTime(), server_default=utcnow(), nullable=False),
         sa.Column("correct", sa.SmallInteger(), nullable=False),
         sa.Column("questions", sa.SmallInteger(), nullable=False),
@@ -148,7 +148,7 @@ def _create_exports() -> None:
     op.create_table(
         "exports",
         sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("user_id", BigId, nullable=False),
         sa.Column("created_at", UtcDateTime(), server_default=utcnow(), nullable=False),
         sa.Column("finished_at", UtcDateTime(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
@@ -164,7 +164,7 @@ def _create_notifications() -> None:
     op.create_table(
         "notifications",
         sa.Column("id", BigId, nullable=False),
-        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("user_id", BigId, nullable=False),
         sa.Column("title", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
@@ -196,9 +196,9 @@ def _create_notifications() -> None:
 def _create_projects() -> None:
     op.create_table(
         "projects",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("organisation_id", sa.Integer(), nullable=False),
-        sa.Column("owner_id", sa.Integer(), nullable=False),
+        sa.Column("id", BigId, nullable=False),
+        sa.Column("organisation_id", BigId, nullable=False),
+        sa.Column("owner_id", BigId, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["organisation_id"], ["organisations.id"], name=op.f("fk_projects_organisation_id")),
         sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_projects_owner_id")),
@@ -211,7 +211,7 @@ def _create_projects() -> None:
 def _create_questions() -> None:
     op.create_table(
         "questions",
-        sa.Column("quiz_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("quiz_id", BigId, autoincrement=False, nullable=False),
         sa.Column("position", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("choices", sa.JSON(), nullable=False),
@@ -226,7 +226,7 @@ def _create_uploads() -> None:
     op.create_table(
         "uploads",
         sa.Column("id", BigId, nullable=False),
-        sa.Column("user_id", sa.Integer(), nullable=True),
+        sa.Column("user_id", BigId, nullable=True),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("filename", sa.Text(), nullable=False),
         sa.Column("media_type", sa.Text(), nullable=False),
@@ -256,12 +256,12 @@ def _create_tasks() -> None:
     op.create_table(
         "tasks",
         sa.Column("id", BigId, nullable=False),
-        sa.Column("project_id", sa.Integer(), nullable=False),
+        sa.Column("project_id", BigId, nullable=False),
         sa.Column("title", sa.Text(), nullable=False),
         sa.Column("due_at", UtcDateTime(), nullable=True),
         sa.Column("priority", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("assignee_id", sa.Integer(), nullable=True),
+        sa.Column("assignee_id", BigId, nullable=True),
         sa.Column("reminded_of", UtcDateTime(), nullable=True),
         sa.Column("created_at", UtcDateTime(), server_default=utcnow(), nullable=False),
         sa.Column("completed_at", UtcDateTime(), nullable=True),
@@ -292,7 +292,7 @@ def _create_task_changes() -> None:
         sa.Column("id", BigId, nullable=False),
         sa.Column("task_id", BigId, nullable=False),
         sa.Column("changed_at", UtcDateTime(), server_default=utcnow(), nullable=False),
-        sa.Column("changed_by_id", sa.Integer(), nullable=True),
+        sa.Column("changed_by_id", BigId, nullable=True),
         sa.Column("field", sa.Text(), nullable=False),
         sa.Column("old", sa.Text(), nullable=True),
         sa.Column("new", sa.Text(), nullable=True),

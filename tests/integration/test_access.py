@@ -1,0 +1,233 @@
+"""Who may do what: every route, as everybody. A route that is not in the table fails the test."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask.testing import FlaskClient
+from PIL import Image
+
+from app.accounts.models import ApiToken, User
+from app.exports.models import Export
+from app.files.models import Upload
+from app.notifications.models import Notification
+from app.queues import GENERATE_THUMBNAILS
+from outbox import subscriptions
+from tests.application import PASSWORD, World
+from tests.smtp_server import SmtpServer
+
+ROLES = ("anonymous", "stranger", "colleague", "auditor", "root", "ada")
+"""Ada's are the project, the task, the attempt, the picture, the notification and the token; root's is the export.
+The colleague is of her organisation, the stranger of another. The auditor is an admin, as root is."""
+
+EXPORT = "0a2ff4f0-0f5b-4a6a-8f4b-3f6d8e6b9c01"
+LOGIN = 302
+"""To the login page."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """What each of `ROLES` gets, in that order."""
+
+    method: str
+    rule: str
+    expected: tuple[int, int, int, int, int, int]
+    form: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.rule}"
+
+
+def _anybody(method: str, rule: str, status: int = 200, **form: Any) -> Route:
+    return Route(method, rule, (status,) * 6, form)
+
+
+def _users(method: str, rule: str, status: int = 200, **form: Any) -> Route:
+    return Route(method, rule, (LOGIN, *(status,) * 5), form)
+
+
+def _admins(method: str, rule: str, status: int = 200, **form: Any) -> Route:
+    return Route(method, rule, (LOGIN, 403, 403, status, status, 403), form)
+
+
+def _adas(method: str, rule: str, status: int = 200, **form: Any) -> Route:
+    """Nobody else's, not even an admin's."""
+    return Route(method, rule, (LOGIN, 404, 404, 404, 404, status), form)
+
+
+def _roots(method: str, rule: str, status: int = 200) -> Route:
+    """Of those who may ask for exports, only of whoever asked for this one."""
+    return Route(method, rule, (LOGIN, 403, 403, 404, status, 403))
+
+
+def _members(method: str, rule: str, status: int = 200, **form: Any) -> Route:
+    return Route(method, rule, (LOGIN, 404, *(status,) * 4), form)
+
+
+def _responsible(method: str, rule: str, expected: int, **form: Any) -> Route:
+    """A colleague sees it, and may not do it."""
+    return Route(method, rule, (LOGIN, 404, 403, *(expected,) * 3), form)
+
+
+TABLE = (
+    _anybody("GET", "/"),
+    _anybody("GET", "/healthz"),
+    _anybody("GET", "/static/<path:filename>"),
+    _anybody("GET", "/unsubscribe/<token>"),
+    _anybody("POST", "/unsubscribe/<token>"),
+    _anybody("GET", "/preferences/<token>"),
+    _anybody("POST", "/preferences/<token>"),
+    Route("GET", "/login", (200, 302, 302, 302, 302, 302)),
+    _anybody("POST", "/login", 422, username="ada", password="wrong"),
+    _anybody("POST", "/logout", 303),
+    _anybody("GET", "/preferences", 302),
+    _users("GET", "/account"),
+    _users("POST", "/account", 303, name="Somebody", time_zone="UTC"),
+    _users("POST", "/account/mail", 303),
+    _users(
+        "POST", "/account/password", 303, current=PASSWORD, new="another long password", again="another long password"
+    ),
+    _users("POST", "/account/tokens", 200, name="script"),
+    _adas("POST", "/account/tokens/<int:id_>/revoke", 303),
+    _admins("GET", "/admin/"),
+    _admins("POST", "/admin/send-reminders", 202),
+    _admins("GET", "/admin/templates/"),
+    _admins("GET", "/admin/templates/<name>"),
+    _admins("GET", "/admin/templates/<name>/html"),
+    _admins("POST", "/admin/templates/<name>/test", 303, to="ada@example.com"),
+    _users("GET", "/quizzes/"),
+    _users("GET", "/quizzes/<int:id_>"),
+    _users("POST", "/quizzes/<int:id_>", 303),
+    _adas("GET", "/attempts/<int:id_>"),
+    _users("GET", "/projects/"),
+    _members("GET", "/projects/<int:project_id>"),
+    _members("POST", "/projects/<int:project_id>/tasks", 303, title="Another"),
+    _users("GET", "/tasks/"),
+    _members("GET", "/tasks/<int:task_id>"),
+    _responsible("POST", "/tasks/<int:task_id>/complete", 202),
+    _responsible("POST", "/tasks/<int:task_id>/status", 202, status="in_progress"),
+    _responsible("POST", "/tasks/<int:task_id>/assign", 303),
+    _users("GET", "/files/"),
+    _users("POST", "/files/", 303, picture=True),
+    _adas("GET", "/files/<int:id_>"),
+    _adas("GET", "/files/<int:id_>/thumbnail/<int:size>"),
+    _adas("POST", "/files/<int:id_>/delete", 303),
+    _admins("GET", "/export/"),
+    _admins("POST", "/export/users", 202),
+    _roots("GET", "/export/<uuid:id_>"),
+    _roots("GET", "/export/<uuid:id_>/user_export.csv"),
+    _users("GET", "/notifications/"),
+    Route("GET", "/notifications/stream", (401, *(200,) * 5)),  # what an EventSource makes of a page is an error
+    _users("POST", "/notifications/read", 303, up_to="1"),
+    _adas("POST", "/notifications/<int:notification_id>/read", 303),
+)
+
+
+@dataclass
+class Town:
+    """The world with everybody in it, and what they have."""
+
+    world: World
+    users: dict[str, User]
+    ids: dict[str, Any]
+
+    def client(self, role: str) -> FlaskClient:
+        return self.world.client(self.users.get(role))
+
+
+@pytest.fixture
+def town(sqlite_url: str, redis_url: str, smtp: SmtpServer, tmp_path: Path) -> Iterator[Town]:
+    world = World(smtp, database_url=sqlite_url, redis_url=redis_url, files_dir=tmp_path / "files")
+    here = world.organisation("here")
+    ada = world.user("ada", organisation=here)
+    users = {
+        "ada": ada,
+        "colleague": world.user("bob", organisation=here),
+        "stranger": world.user("eve"),
+        "root": world.admin("root"),
+        "auditor": world.admin("auditor"),
+    }
+    quiz = world.quiz()
+    task = world.task(world.project(ada), ada)
+    picture = _upload(world, ada)
+    notification = Notification(user_id=ada.id, title="Hello")
+    token = ApiToken(user_id=ada.id, name="script", digest="0" * 64)
+    csv = {"csv": b"id\r\n", "finished_at": datetime.now(UTC)}
+    world.add(notification, token, Export(id=EXPORT, user_id=users["root"].id, **csv))
+    ids = {
+        "/account/tokens/": token.id,
+        "/admin/templates/": "receipt",
+        "/quizzes/": quiz.id,
+        "/attempts/": world.attempt(ada, quiz).id,
+        "/projects/": task.project_id,
+        "/tasks/": task.id,
+        "/files/": picture.id,
+        "/export/": EXPORT,
+        "/notifications/": notification.id,
+        "/static/": "app.css",
+        "/unsubscribe/": subscriptions.url(world.settings, "ada@example.com", "reports").rpartition("/")[2],
+    }
+    ids["/preferences/"] = ids["/unsubscribe/"]
+    yield Town(world, users, ids)
+    world.close()
+
+
+def test_the_table_has_every_route(town: Town) -> None:
+    known = {
+        f"{method} {rule.rule}"
+        for rule in town.world.app.url_map.iter_rules()
+        for method in (rule.methods or set()) & {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    }
+    assert known == {route.name for route in TABLE}
+
+
+@pytest.mark.parametrize("route", TABLE, ids=lambda route: route.name)
+def test_who_may(town: Town, route: Route) -> None:
+    got = {role: _ask(town, route, town.client(role)) for role in ROLES}
+    assert got == dict(zip(ROLES, route.expected, strict=True))
+
+
+@pytest.mark.parametrize("route", [route for route in TABLE if route.method == "POST"], ids=lambda route: route.name)
+def test_every_form_needs_its_token(town: Town, route: Route) -> None:
+    town.world.app.config["WTF_CSRF_ENABLED"] = True
+    expected = 200 if route.rule in {"/unsubscribe/<token>", "/preferences/<token>"} else 400
+    assert _ask(town, route, town.client("ada")) == expected
+
+
+def test_a_program_is_told_so_and_not_sent_to_a_login_page(town: Town) -> None:
+    for route in TABLE:
+        if route.expected[0] == LOGIN:
+            assert _ask(town, route, town.client("anonymous"), Accept="application/json") == 401, route.name
+
+
+def _ask(town: Town, route: Route, client: FlaskClient, **headers: str) -> int:
+    form = {name: (BytesIO(_png()), "one.png") if name == "picture" else value for name, value in route.form.items()}
+    response = client.open(_path(town, route.rule), method=route.method, data=form, headers=headers, buffered=False)
+    response.close()  # the stream would go on
+    return response.status_code
+
+
+def _path(town: Town, rule: str) -> str:
+    head, _, rest = rule.partition("<")
+    if not rest:
+        return rule
+    return f"{head}{town.ids[head]}{rest.partition('>')[2].replace('<int:size>', '64')}"
+
+
+def _png() -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (8, 8), "teal").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _upload(world: World, user: User) -> Upload:
+    world.client(user).post("/files/", data={"picture": (BytesIO(_png()), "one.png")})
+    world.run(GENERATE_THUMBNAILS)
+    with world.session() as session:
+        return session.scalars(sa.select(Upload)).one()
