@@ -17,7 +17,8 @@ def dispatch(name: str, *arguments: Any, task_id: str | None = None) -> str:
     """
     try:
         result = current_app.extensions["celery"].send_task(name, arguments, task_id=task_id)
-    except (redis.RedisError, KombuError, OSError) as error:
+    # RuntimeError: Celery's, of a result backend that does not answer when it is told to watch for the result.
+    except (redis.RedisError, KombuError, OSError, RuntimeError) as error:
         current_app.logger.warning("%s cannot be published: %s", name, error)
         raise ServiceUnavailable(_AWAY, retry_after=60) from error
     return str(result.id)

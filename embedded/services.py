@@ -12,7 +12,7 @@ SENDER = "outbox@example.com"
 """Who the mail is from while it goes no further than the local inbox."""
 
 STREAMS = 16
-"""Pages that hear of notifications at once; a thread of the web server each, some 100 kB. The others ask."""
+"""Pages that hear of notifications at once; a thread of the web server each. The others ask."""
 
 _MAIL_NAMES = {
     "SMTP_PORT": "MAIL_PORT",
@@ -77,6 +77,7 @@ def _application(ports: Mapping[str, int], streams: str) -> tuple[Service, ...]:
         f"--threads={8 + (int(streams) if streams.isdecimal() else STREAMS)}",
         # Else a page that was closed is noticed when something is sent to it, and holds its thread until then.
         "--channel-request-lookahead=1",
+        "--no-log-socket-errors",  # each page that is left ends its stream so: not worth a line
     )
     return (
         # Two workers, so that a password reset never waits behind a newsletter. The drain, which hands out both, is

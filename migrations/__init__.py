@@ -7,8 +7,11 @@ which reads `DATABASE_URL` as everything else does; `upgrade outbox@head` is for
 
 from pathlib import Path
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 
 def upgrade(url: str, revision: str = "heads") -> None:
@@ -22,6 +25,12 @@ def downgrade(url: str, revision: str) -> None:
     `outbox@base` drops every table of the library, and the mail in it; `application@base` those of the application.
     """
     command.downgrade(_config(url), revision)
+
+
+def missing(connection: sa.Connection) -> set[str]:
+    """The heads that the database has not been brought to; none if it is as this version wants it."""
+    heads = ScriptDirectory.from_config(_config("")).get_heads()
+    return set(heads) - set(MigrationContext.configure(connection).get_current_heads())
 
 
 def _config(url: str) -> Config:

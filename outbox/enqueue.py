@@ -127,10 +127,14 @@ def store_blobs(connection: sa.Connection, drafts: Iterable[Draft]) -> None:
 def store(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
     """By SHA-256. What is there is not sent to the database again: the same 5 MB for each of 10,000 mails."""
     there = _sizes(connection, files)
-    for sha256, data in sorted(files.items()):  # in one order everywhere, or two transactions wait for each other
-        if sha256 not in there:
-            values = {"sha256": sha256, "size": len(data), "data": data}
-            connection.execute(insert(_BLOBS, connection).on_conflict_do_nothing(), values)
+    # In one order everywhere, or two transactions wait for each other.
+    new = [
+        {"sha256": sha256, "size": len(data), "data": data}
+        for sha256, data in sorted(files.items())
+        if sha256 not in there
+    ]
+    if new:
+        connection.execute(insert(_BLOBS, connection).on_conflict_do_nothing(), new)
 
 
 def check_blobs(connection: sa.Connection, drafts: Iterable[tuple[str, Draft]]) -> None:
@@ -155,8 +159,9 @@ def check_blobs(connection: sa.Connection, drafts: Iterable[tuple[str, Draft]]) 
 
 
 def _sizes(connection: sa.Connection, hashes: Collection[str]) -> dict[str, int]:
-    """Of those files that are there."""
-    query = sa.select(_BLOBS.c.sha256, _BLOBS.c.size)
+    """Of those files that are there, and stay there until the transaction ends: no purge takes them."""
+    # FOR KEY SHARE: what the link's foreign key will ask for anyway.
+    query = sa.select(_BLOBS.c.sha256, _BLOBS.c.size).with_for_update(read=True, key_share=True)
     return {row.sha256: row.size for row in _among(connection, query, _BLOBS.c.sha256, sorted(hashes))}
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from outbox import breaker, fence, subscriptions, suppressions
 from outbox.database import utcnow
 from outbox.models import EmailAttempt, EmailContent, QueuedEmail
-from outbox.operations import missing
+from outbox.operations import gone, missing
 from outbox.sentences import Attempt, Facts, sentence
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, Stage, Status
@@ -18,8 +18,11 @@ from outbox.states import DeadReason, Outcome, Stage, Status
 
 def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
     """One sentence on how the mail stands now. Raises NotPossible if there is no such mail."""
-    wiped = sa.and_(EmailContent.sensitive, EmailContent.sealed.is_(None)).label("wiped")
-    query = sa.select(*_COLUMNS, wiped, utcnow().label("now")).join(QueuedEmail.content)
+    content = EmailContent
+    empty = content.purged_at.is_not(None) | sa.and_(content.sensitive, content.sealed.is_(None))
+    query = sa.select(*_COLUMNS, content.sensitive, empty.label("empty"), utcnow().label("now")).join(
+        QueuedEmail.content
+    )
     row = connection.execute(query.where(QueuedEmail.id == id_)).first()
     if row is None:
         raise missing(id_)
@@ -27,9 +30,12 @@ def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
     recipient = columns.pop("recipient")
     question = (recipient, subscriptions.declared(settings, columns.pop("category")))
     reason = columns.pop("dead_reason")
+    sensitive = columns.pop("sensitive")
+    why_gone = gone(sensitive=sensitive) if columns.pop("empty") else None
     return sentence(
         Facts(
             **columns | {"status": Status(row.status), "dead_reason": reason and DeadReason(reason)},
+            gone=why_gone,
             lease=timedelta(seconds=settings.outbox_lease_seconds),
             last=_last_attempt(connection, id_),
             suppression=suppressions.covering(connection, [question]).get(question),

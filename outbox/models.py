@@ -47,6 +47,7 @@ class EmailContent(Base):
         ),
         sa.CheckConstraint("idempotency_key IS NULL OR payload_hash IS NOT NULL", name="keyed"),
         _partial_index("ix_email_contents_sealed", "id", where="sealed IS NOT NULL"),
+        _partial_index("ix_email_contents_unpurged", "created_at", where="purged_at IS NULL"),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

@@ -24,6 +24,10 @@ class Resolution(StrEnum):
     DEAD = "dead"  # nobody will ever know, and it shall not be sent again
 
 
+_EMPTY = "(c.purged_at IS NOT NULL OR c.sensitive AND c.sealed IS NULL)"
+"""Nothing is left of what it said."""
+
+
 def _requeue(sql: Words, from_: str = "status IN ('dead', 'cancelled', 'uncertain')") -> str:
     # last_code and last_error stay, so that it can still be seen why. A person decided, so any relay may have it.
     return f"""
@@ -32,7 +36,7 @@ UPDATE email_queue
        expires_at = CASE WHEN expires_at > {sql.now} THEN expires_at END,
        dead_reason = NULL, finalized_at = NULL, relay = NULL, waiting_for = NULL
  WHERE id {sql.among(sql.numbers(":ids"))} AND {from_}
-   AND NOT EXISTS (SELECT 1 FROM email_contents AS c WHERE c.id = content_id AND c.sensitive AND c.sealed IS NULL)
+   AND NOT EXISTS (SELECT 1 FROM email_contents AS c WHERE c.id = content_id AND {_EMPTY})
 RETURNING id"""
 
 
@@ -66,18 +70,19 @@ _REQUEUE_UNCERTAIN = Statement(_requeue_uncertain)
 _CANCEL = Statement(_cancel)
 _CONFIRM = Statement(_confirm)
 _GIVE_UP = Statement(_give_up)
-_STATUS = sa.text("""
-SELECT q.status, c.sensitive AND c.sealed IS NULL AS wiped
+_STATUS = sa.text(f"""
+SELECT q.status, c.sensitive, {_EMPTY} AS is_empty
   FROM email_queue AS q JOIN email_contents AS c ON c.id = q.content_id WHERE q.id = :id""")
 
 
 def requeue(connection: sa.Connection, ids: Iterable[int]) -> set[int]:
     """dead, cancelled, uncertain -> pending, due now, as if queued now: no attempt counts, and its age starts anew.
 
-    Returns the ids that were moved. A sensitive mail that was wiped is not among them: it has nothing left to say.
+    Returns the ids that were moved. A mail that was wiped or purged is not among them: it has nothing left to say.
     """
     ids = list(ids)
-    wiping.lock(connection, ids)  # or a recipient's row that ends right now wipes what is requeued here
+    # Or a recipient's row that ends right now wipes what is requeued here, or a purge empties it.
+    wiping.lock_all(connection, ids)
     return set(_REQUEUE(connection, ids=json.dumps(ids)).scalars())
 
 
@@ -103,7 +108,14 @@ def resolve(connection: sa.Connection, id_: int, resolution: Resolution, who: st
 
 
 WIPED = "what it said was sensitive, and wiped when it was over; to repeat it, queue a new mail"
+PURGED = "what it said was purged when it was old; to repeat it, queue a new mail"
 """Why a mail cannot be requeued, in words."""
+
+
+def gone(*, sensitive: bool) -> str:
+    """Why nothing is left of what a mail said."""
+    return WIPED if sensitive else PURGED
+
 
 _POSSIBLE = {
     Status.PENDING: "it can be cancelled",
@@ -122,7 +134,8 @@ def refusal(connection: sa.Connection, id_: int, wish: str) -> NotPossible:
     if found is None:
         return missing(id_)
     status = Status(found.status)
-    possible = WIPED if found.wiped and status in FINAL else _POSSIBLE[status]
+    empty = found.is_empty and status in FINAL
+    possible = gone(sensitive=found.sensitive) if empty else _POSSIBLE[status]
     return NotPossible(f"mail {id_} is {status} and cannot be {wish}: {possible}")
 
 

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 from outbox import subscriptions
 from outbox.breaker import Standing
-from outbox.operations import WIPED
 from outbox.states import DeadReason, Outcome, RelayState, Stage, Status
 from outbox.superseding import COLLAPSED, SUPERSEDED
 from outbox.suppressions import Suppression
@@ -40,8 +39,8 @@ class Facts:
     finalized_at: datetime | None = None
     dead_reason: DeadReason | None = None
     last_error: str | None = None
-    wiped: bool = False
-    """Nothing is left of what it said: it was sensitive."""
+    gone: str | None = None
+    """Why nothing is left of what it said, if so."""
     relay: str | None = None
     waiting_for: str | None = None
     claimed_by: str | None = None
@@ -214,7 +213,7 @@ def _cancelled(facts: Facts) -> str:
     when, why = _finalized(facts), facts.last_error or ""
     if why.startswith((SUPERSEDED, COLLAPSED)):
         return f"was cancelled at {when}, {why}"
-    after_all = WIPED if facts.wiped else f"`outbox requeue {facts.id}` sends it after all"
+    after_all = facts.gone or f"`outbox requeue {facts.id}` sends it after all"
     return f"was cancelled at {when}; {after_all}"
 
 
@@ -263,7 +262,7 @@ def _suppressed(facts: Facts) -> str:
     if facts.suppression is None:
         why = f" because {_quoted(facts.last_error)}" if facts.last_error else ""
         return f"its recipient was suppressed then{why} and is not any more; {_again(facts)}"
-    then = f"; {WIPED}" if facts.wiped else f", then `outbox requeue {facts.id}`"
+    then = f"; {facts.gone}" if facts.gone else f", then `outbox requeue {facts.id}`"
     return f"{_suppressed_by(facts.suppression, facts.now)}; {_lift(facts.suppression)} lifts that{then}"
 
 
@@ -296,7 +295,7 @@ def _suppressed_by(suppression: Suppression, now: datetime) -> str:
 
 
 def _again(facts: Facts) -> str:
-    return WIPED if facts.wiped else f"`outbox requeue {facts.id}` tries again"
+    return facts.gone or f"`outbox requeue {facts.id}` tries again"
 
 
 def _finalized(facts: Facts) -> str:

@@ -143,6 +143,7 @@ class EmailService:
         """Write a file, in the session's transaction, for `Attachment(filename, blob)` in this mail and later ones.
 
         For a file that goes with many mails, or that comes long before its mail: the Blob is all that need be kept.
+        It stays as long as a mail has it, and for `OUTBOX_BODY_RETENTION_DAYS` from when it was first stored.
         The same bytes are stored once, whoever gives them. `data` is bytes, or a stream opened in binary mode.
         """
         read = file_bytes(data)

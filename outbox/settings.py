@@ -148,6 +148,10 @@ class Settings(BaseSettings):
     outbox_retry_max_seconds: Seconds = 3600
     outbox_max_age_hours: Seconds = 72
     outbox_on_uncertain: OnUncertain = OnUncertain.RETRY
+    outbox_retention_days: Count = 90
+    """Since a mail's last recipient was final: then all that is known of it goes, its idempotency key included."""
+    outbox_body_retention_days: Count = 30
+    """The same for what it says, and for the files that it carries."""
     outbox_max_message_bytes: Count = 25_000_000
     outbox_max_attachment_bytes: Count = 18_000_000
 
@@ -245,6 +249,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"OUTBOX_LEASE_SECONDS={self.outbox_lease_seconds:g} must be longer than "
                 f"SMTP_DOT_TIMEOUT={self.smtp_dot_timeout:g}: a lease outlives the longest wait for the relay"
+            )
+        if self.outbox_body_retention_days > self.outbox_retention_days:
+            raise ValueError(
+                f"OUTBOX_BODY_RETENTION_DAYS={self.outbox_body_retention_days} must not be more than "
+                f"OUTBOX_RETENTION_DAYS={self.outbox_retention_days}: a body goes with its mail at the latest"
             )
         if (self.outbox_dkim_key_file is None) is not (self.outbox_dkim_selector is None):
             raise ValueError(

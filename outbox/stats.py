@@ -51,6 +51,14 @@ class Finished:
     cancelled_day: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class FailedLately:
+    """Mail that failed within the hour. Who must not get mail, and did not, is no failure."""
+
+    dead: int = 0
+    uncertain: int = 0
+
+
 def _waiting(sql: Words) -> str:
     return f"""
 SELECT priority, count(*) FILTER (WHERE next_attempt_at <= {sql.now}) AS due,
@@ -81,10 +89,23 @@ SELECT priority, count(*) FILTER (WHERE status = 'sent' AND finalized_at > {sql.
  WHERE status IN ('sent', 'dead', 'cancelled') AND finalized_at > {sql.after(f"-{DAY}")} GROUP BY priority"""
 
 
+def _failed_lately(sql: Words) -> str:
+    an_hour_ago = sql.after(f"-{HOUR}")
+    return f"""
+SELECT (SELECT count(*) FROM email_queue
+         WHERE status IN ('sent', 'dead', 'cancelled') AND status = 'dead' AND finalized_at > {an_hour_ago}
+           AND dead_reason <> 'suppressed') AS dead,
+       (SELECT count(*) FROM email_queue AS q
+         WHERE q.status IN ('dead', 'uncertain') AND q.status = 'uncertain'
+           AND (SELECT max(a.finished_at) FROM email_attempts AS a WHERE a.email_id = q.id) > {an_hour_ago}
+       ) AS uncertain"""
+
+
 _WAITING = Statement(_waiting)
 _IN_FLIGHT = Statement(_in_flight)
 _FAILED = Statement(_failed)
 _FINISHED = Statement(_finished)
+_FAILED_LATELY = Statement(_failed_lately)
 
 
 def waiting(connection: sa.Connection) -> dict[Priority, Waiting]:
@@ -118,3 +139,8 @@ def finished(connection: sa.Connection) -> dict[Priority, Finished]:
     """Cost: the rows of `ix_email_queue_final` of one day. The dearest of these: not for every few seconds."""
     found = {row.priority: Finished(row.sent_hour, row.sent_day, row.cancelled_day) for row in _FINISHED(connection)}
     return {lane: found.get(lane, Finished()) for lane in Priority}
+
+
+def failed_lately(connection: sa.Connection) -> FailedLately:
+    """Cost: the rows of `ix_email_queue_final` of one hour; and the last attempt of all that is uncertain."""
+    return FailedLately(*_FAILED_LATELY(connection).one())

@@ -142,7 +142,7 @@ def prefer(connection: sa.Connection, settings: Settings, address: str, wanted: 
             unsubscribe(connection, subscription, source)
 
 
-def wanted_by(address: sa.ColumnElement[Any], category: str) -> sa.ColumnElement[bool]:
+def wanted_by(address: sa.SQLColumnExpression[Any], category: str) -> sa.ColumnElement[bool]:
     """SQL, for whoever mails a table of people: that the address in this column wants the category, and may get mail.
 
     A hint that spares work: an address whose whole domain is suppressed passes here, and is found at the enqueue.

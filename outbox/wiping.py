@@ -25,6 +25,12 @@ def _lock_those_of(sql: Words) -> str:
     return _lock(sql, lambda ids: sql.among(f"SELECT content_id FROM email_queue WHERE id {ids}"))
 
 
+def _lock_all_of(sql: Words) -> str:
+    ids = sql.among(sql.numbers(":ids"))
+    contents = sql.among(f"SELECT content_id FROM email_queue WHERE id {ids}")
+    return f"SELECT id FROM email_contents WHERE id {contents} ORDER BY id {sql.lock}"
+
+
 def _wipe(sql: Words) -> str:
     return f"""
 UPDATE email_contents SET sealed = NULL, purged_at = {sql.now}
@@ -47,6 +53,7 @@ def _forgotten(_: Words) -> str:
 
 _LOCK = Statement(_lock)
 _LOCK_THOSE_OF = Statement(_lock_those_of)
+_LOCK_ALL_OF = Statement(_lock_all_of)
 _WIPE = Statement(_wipe)
 _BLOBS = Statement(_blobs)
 _EMPTY = Statement(_empty)
@@ -60,6 +67,11 @@ def lock(connection: sa.Connection, email_ids: Iterable[int]) -> list[int]:
     taken after the row is written, one of them waits for the other here, and sees it in its next statement.
     """
     return list(_LOCK_THOSE_OF(connection, ids=json.dumps(list(email_ids))).scalars())
+
+
+def lock_all(connection: sa.Connection, email_ids: Iterable[int]) -> None:
+    """The same for the contents of any kind: neither a wipe nor a purge empties them until the transaction ends."""
+    _LOCK_ALL_OF(connection, ids=json.dumps(list(email_ids))).all()
 
 
 def wipe(connection: sa.Connection, email_ids: Iterable[int]) -> None:

@@ -204,6 +204,14 @@ def world(database_url: str, redis_url: str, smtp: SmtpServer, tmp_path: Path) -
 
 
 @pytest.fixture
+def sqlite_world(sqlite_url: str, redis_url: str, smtp: SmtpServer, tmp_path: Path) -> Iterator[World]:
+    """The same on SQLite alone, for what no database has a say in."""
+    world = World(smtp, database_url=sqlite_url, redis_url=redis_url, files_dir=tmp_path / "files")
+    yield world
+    world.close()
+
+
+@pytest.fixture
 def start_system(
     empty_postgresql: object, redis: ValkeyServer, smtp: SmtpServer, tmp_path: Path
 ) -> Iterator[StartSystem]:

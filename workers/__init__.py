@@ -16,6 +16,7 @@ from app.celery_app import BEAT_SCHEDULE, wait_for_broker
 from outbox.delivery import Courier
 from outbox.errors import SettingsError
 from workers.alarm import Alarm
+from workers.cli import tasks
 from workers.schedule import beat_schedule
 
 try:
@@ -36,12 +37,15 @@ wait_for_broker(celery, _settings)
 celery.conf.update(
     include=[
         "workers.outbox_tasks",
+        "workers.health",
         "workers.scheduled_tasks",
         "workers.file_tasks",
         "workers.notification_tasks",
     ],
     beat_schedule=beat_schedule(_settings),
+    beat_scheduler="workers.beat:Beat",
 )
+flask_app.cli.add_command(tasks)
 # What `redis://` means to Celery from here on: a connection whose loss a worker survives.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:Transport"))
 with suppress(OSError):  # beat needs it, and says so; a worker in a read-only container does not

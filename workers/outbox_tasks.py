@@ -1,16 +1,22 @@
 """The tasks of the outbox. They are thin: what they do is in `outbox.drain` and `outbox.delivery`."""
 
 import logging
+from dataclasses import asdict
 
 from celery import shared_task
 from flask import current_app
 
 import outbox.drain
+import outbox.purging
 import outbox.reaper
-from app.queues import DRAIN, REAP, SEND_EMAILS, queue_of
+from app.queues import DRAIN, PURGE, REAP, SEND_EMAILS, WATCH, queue_of
+from outbox import watching
+from outbox.database import reading
 from outbox.states import Priority
 
 log = logging.getLogger(__name__)
+
+_watched = watching.Memory()
 
 
 @shared_task(name=DRAIN, ignore_result=True)
@@ -55,6 +61,29 @@ def reap() -> None:
     if rows := outbox.reaper.reap(parts["engine"], parts["settings"]):
         log.warning("reap: %d rows came back from workers that did not finish them in time", rows)
         parts["nudge"]()
+
+
+@shared_task(name=PURGE)
+def purge() -> dict[str, int]:
+    """Delete what is past its retention."""
+    parts = current_app.extensions
+    purged = asdict(outbox.purging.purge(parts["engine"], parts["settings"]))
+    log.info("purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes", purged)
+    return purged
+
+
+@shared_task(name=WATCH)
+def watch() -> list[str]:
+    """Say what is wrong: in the log when it begins and when it ends, and each time in the result."""
+    parts = current_app.extensions
+    with reading(parts["engine"]) as connection:
+        troubles = watching.troubles(connection, parts["settings"])
+    begun, ended = _watched.compare(troubles)
+    for trouble in begun:
+        log.warning("watch: %s", trouble.sentence)
+    for trouble in ended:
+        log.info("watch: over: %s", trouble.sentence)
+    return [trouble.sentence for trouble in troubles]
 
 
 def _look_again() -> float | None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from app.database import Base
 from outbox.database import UtcDateTime, utcnow
@@ -22,3 +22,5 @@ class Export(Base):
     error: Mapped[str | None] = mapped_column(sa.Text)
     """Why there is none, for whoever asked."""
     csv: Mapped[bytes | None] = mapped_column(sa.LargeBinary, deferred=True)
+    """Empty from a day after it was made."""
+    has_csv: Mapped[bool] = column_property(csv.is_not(None))

@@ -13,7 +13,8 @@ from app.notifications.feed import Message, lock, write
 from app.notifications.wakes import Wakes, channel_of_organisation, channel_of_user
 
 BATCH = 1000
-"""Users a transaction: a notification that waits for one waits for some 20 ms."""
+"""Users a transaction. It took 90 ms, which is what another notification may wait for it; half as many took nearly as
+long, and twice as many brought no more users a second (20,000 in 1.8 s, on two busy cores)."""
 
 
 def tell_user(

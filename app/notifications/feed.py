@@ -40,6 +40,8 @@ _LOCK_CLASS = 0x6E6F7465
 
 _PENDING = "notifications_pending"
 """The key of `session.info` for what is written before the commit."""
+_WAKES = "notifications_wakes"
+"""The key of `session.info` for whom to call after it; the application's context may have ended by then."""
 
 
 def notify(session: Session, user_ids: Collection[int], title: str, body: str = "", url: str = "") -> None:
@@ -49,6 +51,7 @@ def notify(session: Session, user_ids: Collection[int], title: str, body: str = 
     Ids of users who are no more are passed over. ValueError for an empty title, or a `url` that leads elsewhere.
     """
     message = Message(title, body, url)
+    session.info[_WAKES] = current_app.extensions["wakes"]
     session.connection()  # begins the transaction, if nothing has: `_transaction` must find one
     session.info.setdefault(_PENDING, []).append((_transaction(session), frozenset(user_ids), message))
     if not event.contains(session, "before_commit", _write_pending):
@@ -101,8 +104,7 @@ def _write_pending(session: Session) -> None:
     lock(session, user_ids)
     for _, ids, message in pending:
         write(session, sa.select(User.id).where(User.id.in_(ids)), message)
-    wakes = current_app.extensions["wakes"]
-    wake_after_commit(session, partial(wakes, [channel_of_user(user_id) for user_id in user_ids]))
+    wake_after_commit(session, partial(session.info[_WAKES], [channel_of_user(user_id) for user_id in user_ids]))
 
 
 def _transaction(session: Session) -> SessionTransaction | None:

@@ -3,8 +3,9 @@
 "use strict";
 
 (() => {
-  // A browser has some six connections to one server, and each visible page holds one: hidden ones give theirs back.
-  const HIDDEN_FOR = 10_000;
+  // A browser has six connections to one server, and each page that listens holds one: with a seventh, nothing loads any
+  // more. Hidden pages give theirs back, soon enough for somebody who opens one tab after the other.
+  const HIDDEN_FOR = 2_000;
   // After an answer that the browser takes for final: the server is being restarted, or the login has ended.
   const REFUSED_FOR = 60_000;
   const TOAST_FOR = 10_000;
@@ -53,21 +54,24 @@
   function arrive(news) {
     if (after !== null && news.id <= after) return;
     after = news.id;
-    if (list) list.prepend(line(news));
+    if (list) insert(news);
     while (toasts.childElementCount >= TOASTS) toasts.firstElementChild.remove();
     const toast = make("p", "toast", [linked(news, "strong"), news.body && make("span", "", [news.body])]);
     toasts.append(toast);
     setTimeout(() => toast.remove(), TOAST_FOR);
   }
 
-  function line(news) {
+  function insert(news) {
     const time = make("time", "", ["just now"]);
     time.dateTime = news.at;
-    return make("li", "card unread", [
-      make("h3", "", [linked(news, "span"), " ", make("span", "badge pending", ["new"])]),
-      news.body && make("p", "", [news.body]),
-      make("p", "faint", [time]),
-    ]);
+    const words = [linked(news, "b"), " ", make("span", "badge in_progress", ["new"])];
+    if (news.body) words.push(make("br"), news.body);
+    words.push(make("br"), make("small", "", [time]));
+    list.prepend(make("tr", "", [make("td", "", words), make("td")]));
+    list.parentElement.hidden = false;
+    document.querySelector("p.empty")?.remove();
+    const seen = document.querySelector("input[name=up_to]");
+    if (seen) seen.value = news.id;
   }
 
   function linked(news, otherwise) {

@@ -235,11 +235,21 @@ def _create_uploads() -> None:
         sa.Column("height", sa.Integer(), nullable=False),
         sa.Column("created_at", UtcDateTime(), server_default=utcnow(), nullable=False),
         sa.Column("thumbnails_at", UtcDateTime(), nullable=True),
+        sa.Column("thumbnail_error", sa.Text(), nullable=True),
+        sa.CheckConstraint("thumbnails_at IS NULL OR thumbnail_error IS NULL", name=op.f("ck_uploads_thumbnails")),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_uploads_user_id"), ondelete="SET NULL"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
         sa.UniqueConstraint("key", name=op.f("uq_uploads_key")),
     )
     op.create_index(op.f("ix_uploads_user_id"), "uploads", ["user_id"], unique=False)
+    op.create_index(
+        "ix_uploads_waiting",
+        "uploads",
+        ["id"],
+        unique=False,
+        postgresql_where=sa.text("thumbnails_at IS NULL AND thumbnail_error IS NULL"),
+        sqlite_where=sa.text("thumbnails_at IS NULL AND thumbnail_error IS NULL"),
+    )
 
 
 def _create_tasks() -> None:

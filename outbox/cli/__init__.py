@@ -18,6 +18,7 @@ from outbox.cli.gauges import stats
 from outbox.cli.listing import list_
 from outbox.cli.moving import cancel, requeue, resolve
 from outbox.cli.previewing import preview
+from outbox.cli.purging import purge
 from outbox.cli.queueing import queue
 from outbox.cli.relaying import pause, relays, resume
 from outbox.cli.rotating import rotate_keys
@@ -72,7 +73,7 @@ def main() -> None:
 
 _VERBS = (
     queue, preview, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt,
-    rotate_keys,
+    rotate_keys, purge,
 )  # fmt: skip
 for _verb in _VERBS:
     main.add_command(_verb)

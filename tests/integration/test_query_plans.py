@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import claims, operations, settlement, stats, superseding, suppressions, wiping
+from outbox import claims, operations, purging, settlement, stats, superseding, suppressions, wiping
 from outbox.chunk import load
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
@@ -147,6 +147,7 @@ def run_each(connection: sa.Connection, check: Check) -> None:
     _decide(connection, check, ids)
     _wipe(connection, check, ids)
     _replace(connection, check)
+    _purge(connection, check)
 
 
 def _settle(connection: sa.Connection, check: Check, ids: list[int]) -> None:
@@ -240,6 +241,19 @@ def _replace(connection: sa.Connection, check: Check) -> None:
     check("pk_email_queue", "pk_email_contents")
 
 
+def _purge(connection: sa.Connection, check: Check) -> None:
+    assert stats.failed_lately(connection)
+    check("ix_email_queue_final", "ix_email_queue_failed", "pk_email_attempts")
+    before = from_now(-100 * 86400)
+    mails = connection.scalars(purging.first(purging.old_mails(before), *purging.BY_END)).all()
+    check("ix_email_queue_final", "ix_email_queue_content_id")
+    bodies = connection.scalars(purging.first(purging.old_bodies(before), *purging.BY_AGE)).all()
+    check("ix_email_contents_unpurged")
+    purging.empty_bodies(connection, [*bodies, 7], before)
+    purging.delete_mails(connection, [*mails, 7], before)
+    check("pk_email_contents", "ix_email_queue_content_id")
+
+
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize("then", LEASED_THEN)
 def test_no_statement_reads_the_history(history: sa.Engine, then: str, mode: str) -> None:
@@ -294,7 +308,7 @@ def told(sqlite_url: str) -> Iterator[tuple[sa.Engine, list[str]]]:
 
 def table_scans(steps: list[str]) -> list[str]:
     """The steps that read a table of ours from end to end, but for the partial indexes, which hold what is wanted."""
-    partial = r"USING (?:COVERING )?INDEX ix_email_(?:queue_(?:due|leased|final|failed)|contents_sealed)\b"
+    partial = r"USING (?:COVERING )?INDEX ix_email_(?:queue_(?:due|leased|final|failed)|contents_(?:sealed|unpurged))\b"
     scans = [step for step in steps if re.match(r"SCAN (?:email_\w+|[acfq])\b", step)]
     return [scan for scan in scans if not re.search(partial, scan)]
 

@@ -1,0 +1,2 @@
+# What the `flask` command works on when it is called from this folder.
+FLASK_APP=workers:flask_app

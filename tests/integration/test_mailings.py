@@ -1,0 +1,130 @@
+"""Mail to many users: each once in a period, in batches, whoever else runs and whatever cannot be written."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from threading import Thread
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from app import mailings
+from app.accounts.models import User
+from app.mailings import Mailing, Tally
+from tests.application import World
+
+REMINDER = Mailing("daily_reminder", "reminders")
+USERS = sa.select(User)
+
+
+def _said(figure: int, user: User) -> dict[str, Any]:
+    quiz = {"title": "Primes", "subject": "Mathematics", "questions": 4, "url": "https://quiz.example/quizzes/1"}
+    context = {
+        "name": user.name,
+        "last_login_at": None,
+        "attempted": figure,
+        "available": 9,
+        "open": 1,
+        "average": None,
+        "quizzes": [quiz],
+        "quizzes_url": "https://quiz.example/quizzes",
+        "preferences_url": "https://quiz.example/preferences",
+    }
+    return {"context": context}
+
+
+def _everybody(figure: int = 1) -> Callable[[Session, Sequence[User]], Mapping[int, Mapping[str, Any]]]:
+    return lambda _, users: {user.id: _said(figure, user) for user in users}
+
+
+def _send(world: World, compose: mailings.Compose | None = None, period: str = "2026-11-22") -> dict[str, int]:
+    sessions = world.app.extensions["sessions"]
+    compose = compose or _everybody()
+    tally: Tally = mailings.send(sessions, world.settings, REMINDER, period=period, users=USERS, compose=compose)
+    return {name: count for name, count in asdict(tally).items() if count}
+
+
+def _recipients(world: World) -> list[str]:
+    return [str(mail["To"]) for mail in world.mails()]
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailings, "BATCH", 2)
+
+
+def test_everybody_with_an_address_once_in_a_period(world: World) -> None:
+    for name in ("ada", "bob", "cyd", "dee", "eve"):
+        world.user(name)
+    world.user("zoe", email=None)
+    assert _send(world) == {"queued": 5}
+    # What was said has changed meanwhile; whoever has the mail gets no other.
+    assert _send(world, _everybody(figure=2)) == {"already": 5}
+    assert _recipients(world) == [f"{name}@example.com" for name in ("ada", "bob", "cyd", "dee", "eve")]
+    assert _send(world, period="2026-11-23") == {"queued": 5}
+
+
+def test_a_run_that_ends_half_way_is_taken_up_by_the_next(world: World) -> None:
+    for name in ("ada", "bob", "cyd", "dee", "eve"):
+        world.user(name)
+    batches = 0
+
+    def dies(session: Session, users: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
+        nonlocal batches
+        batches += 1
+        if batches == 2:
+            raise MemoryError
+        return _everybody()(session, users)
+
+    with pytest.raises(MemoryError):
+        _send(world, dies)
+    assert _send(world) == {"already": 2, "queued": 3}
+    assert len(_recipients(world)) == 5
+
+
+def test_two_runs_at_once(world: World) -> None:
+    for number in range(20):
+        world.user(f"user{number}")
+    tallies: list[dict[str, int]] = []
+    runs = [Thread(target=lambda n=n: tallies.append(_send(world, _everybody(figure=n)))) for n in (1, 2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert sum(tally.get("queued", 0) for tally in tallies) == 20
+    assert sum(tally.get("already", 0) for tally in tallies) == 20
+    recipients = _recipients(world)
+    assert len(recipients) == len(set(recipients)) == 20
+
+
+def test_a_mail_that_cannot_be_written_keeps_nobody_elses_back(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    for name, email in (("ada", "ada@example.com"), ("bob", "no address"), ("cyd", "cyd@example.com")):
+        world.user(name, email=email)
+    with caplog.at_level(logging.WARNING):
+        assert _send(world) == {"queued": 2, "invalid": 1}
+    assert "no address" in caplog.text
+    assert _recipients(world) == ["ada@example.com", "cyd@example.com"]
+
+
+def test_whom_there_is_nothing_to_say_to(world: World) -> None:
+    ada, _ = world.user("ada"), world.user("bob")
+    assert _send(world, lambda _, users: {u.id: _said(1, u) for u in users if u.id == ada.id}) == {
+        "queued": 1,
+        "nothing_to_say": 1,
+    }
+
+
+def test_what_a_batch_costs_does_not_depend_on_its_users(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailings, "BATCH", 100)
+    statements: list[str] = []
+    counts = []
+    sa.event.listen(world.engine, "before_cursor_execute", lambda *event: statements.append(event[2]))
+    for users in (2, 30):
+        for _ in range(users):
+            world.user()
+        statements.clear()
+        _send(world, period=str(users))
+        counts.append(len(statements))
+    assert counts[0] == counts[1]
