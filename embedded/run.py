@@ -127,7 +127,8 @@ def _prepare_database(settings: AppSettings, console: Console, *, to_inbox: bool
             refuse_waiting_mail(url)
         migrations.upgrade(url)
         if to_inbox and (made := world.people(settings)):
-            console.print(f"Made for a first look: {', '.join(f'{number} {name}' for name, number in made.items())}.")
+            seeded = ", ".join(f"{number} {name}" for name, number in made.items())
+            console.print(f"Seeded: {seeded}.", highlight=False, soft_wrap=True)
     except sa.exc.SQLAlchemyError as error:
         shown = sa.make_url(url).render_as_string()
         reason = str(error.orig if isinstance(error, sa.exc.DBAPIError) else error).partition("\n")[0]

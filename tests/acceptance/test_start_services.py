@@ -237,7 +237,7 @@ def _urls(said: str) -> list[str]:
 
 def _the_pages_answer(said: str) -> None:
     *pages, admin = _urls(said)
-    assert "Made for a first look: 3 organisations, 20 users, 8 quizzes, " in said
+    assert "Seeded: 3 organisations, 20 users, 8 quizzes, " in said
     application, inbox, flower = (urlopen(url, timeout=10).read().decode() for url in pages)
     assert "sent" in application
     assert f"{len(MAILS)} messages" in inbox
