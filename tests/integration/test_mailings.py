@@ -108,6 +108,37 @@ def test_a_mail_that_cannot_be_written_keeps_nobody_elses_back(world: World, cap
     assert _recipients(world) == ["ada@example.com", "cyd@example.com"]
 
 
+def test_what_was_composed_for_a_mail_that_cannot_be_written_is_undone(world: World) -> None:
+    names = ("ada", "bob", "cyd")
+    users = [world.user(name, email="no address" if name == "bob" else f"{name}@example.com") for name in names]
+
+    def says_so(session: Session, users: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
+        ids = [user.id for user in users]
+        session.execute(sa.update(User).where(User.id.in_(ids)).values(last_reminder_sent=sa.func.now()))
+        return _everybody()(session, users)
+
+    assert _send(world, says_so) == {"queued": 2, "invalid": 1}
+    with world.session() as session:
+        said = session.scalars(sa.select(User.id).where(User.last_reminder_sent.is_not(None)).order_by(User.id)).all()
+    assert said == [users[0].id, users[2].id]
+
+
+def test_a_wrong_address_does_not_cost_a_round_for_each_of_its_batch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailings, "BATCH", 64)
+    for number in range(64):
+        world.user(email="no address" if number == 20 else f"u{number}@example.com")
+    composed: list[int] = []
+
+    def counts(session: Session, users: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
+        composed.append(len(users))
+        return _everybody()(session, users)
+
+    assert _send(world, counts) == {"queued": 63, "invalid": 1}
+    assert sorted(composed) == [1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 64]
+
+
 def test_whom_there_is_nothing_to_say_to(world: World) -> None:
     ada, _ = world.user("ada"), world.user("bob")
     assert _send(world, lambda _, users: {u.id: _said(1, u) for u in users if u.id == ada.id}) == {
