@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.accounts.models import User
+from outbox.database import BigId
 from outbox.errors import InvalidEmail
 from outbox.service import EmailService
 from outbox.settings import Settings
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 BATCH = 500
 """Users at a time. Twice as many wrote no more mails a second; fewer cost more round trips."""
+
+LAST = sa.bindparam("last_user", type_=BigId)
+"""The id of the last user of the batch before. `users` that are picked by their rows in another table ask there for
+`user_id > LAST`, too: else every batch reads that table from its beginning."""
 
 Compose = Callable[[Session, Sequence[User]], Mapping[int, Mapping[str, Any]]]
 """Users of a batch -> by their ids, what `queue_email` is to be told (context, attachments). Who is left out gets none.
@@ -78,7 +83,8 @@ def send(
 
 
 def _batch(session: Session, users: sa.Select[User], last: int) -> Sequence[User]:
-    return session.scalars(users.where(User.email.is_not(None), User.id > last).order_by(User.id).limit(BATCH)).all()
+    rest = users.where(User.email.is_not(None), User.id > LAST).order_by(User.id).limit(BATCH)
+    return session.scalars(rest, {LAST.key: last}).all()
 
 
 def _one_run_at_a_time(session: Session, mailing: Mailing) -> None:

@@ -13,7 +13,7 @@ from app.accounts.models import User
 from app.categories import TASKS
 from app.mailings import Mailing, Tally
 from app.projects.days import until_tomorrow
-from app.projects.mails import OPEN, SHOWN, Tasks, addressed_to, line
+from app.projects.mails import OPEN, SHOWN, Tasks, addressed_to, assignees_of, line
 from app.projects.models import Project, Task
 from app.settings import AppSettings
 
@@ -46,7 +46,7 @@ def send(sessions: sessionmaker[Session], settings: AppSettings, now: datetime) 
             if user.id in tasks
         }
 
-    users = sa.select(User).where(User.id.in_(sa.select(Task.assignee_id).where(due)))
+    users = assignees_of(due)
     return mailings.send(sessions, settings, MAILING, period=uuid4().hex, users=users, compose=compose)
 
 

@@ -1,5 +1,6 @@
 """What the schedule mails about tasks: to the right people, the right things, once, whoever else runs."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 import time_machine
 
 from app import mailings
+from app.accounts.models import User
 from app.categories import SUMMARIES
 from app.projects import alerts, cleanup, reminders, reports, summaries
 from app.projects.mails import SHOWN
@@ -219,6 +221,19 @@ def test_the_summary_is_of_the_users_week(world: World, project: Project) -> Non
     assert to_bob["Subject"] == "Your week: 2 overdue, 1 due"
     assert "List-Unsubscribe" in to_bob
     assert queued(at(world, NOW + 7 * DAY, SEND_WEEKLY_SUMMARY))["queued"] == 2
+
+
+def test_a_time_zone_that_this_machine_does_not_know_keeps_no_mail_back(world: World, project: Project) -> None:
+    users = [world.admin(name) for name in ("ada", "bob")]
+    for user in users:
+        for due in (NOW - 2 * DAY, NOW + HOUR):
+            world.task(project, user, title="?", due_at=due)
+    with world.session() as session:
+        session.execute(sa.update(User).where(User.id == users[0].id).values(time_zone="Mars/Olympus"))
+    for name in (GENERATE_TASK_REPORT, SEND_TASK_REMINDERS, SEND_OVERDUE_ALERTS, SEND_WEEKLY_SUMMARY):
+        assert at(world, NOW, name)["queued"] == 2
+        to_ada, to_bob = (re.sub("Ada|Bob|/tasks/[0-9]+|/unsubscribe/.*", "", text_of(mail)) for mail in world.mails())
+        assert to_ada == to_bob
 
 
 def test_what_was_done_a_month_ago_is_archived_in_batches(
