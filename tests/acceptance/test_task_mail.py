@@ -1,18 +1,13 @@
 """What the schedule mails about tasks: to the right people, the right things, once, whoever else runs."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from threading import Thread
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 import time_machine
 
-from app import mailings
 from app.accounts.models import User
 from app.categories import SUMMARIES
 from app.projects import alerts, cleanup, reminders, reports, summaries
@@ -26,7 +21,6 @@ from app.queues import (
     SEND_WEEKLY_SUMMARY,
 )
 from outbox import subscriptions
-from outbox.models import EmailContent
 from tests.application import World, html_of, text_of
 from tests.smtp_server import SmtpServer
 
@@ -257,51 +251,6 @@ def _everybody_has_everything(world: World, project: Project, users: int) -> Non
     made = [world.admin(f"admin{next(world._numbers)}", organisation=theirs) for _ in range(users)]
     due = (NOW - HOUR, NOW + HOUR)
     world.add(*(Task(project_id=project.id, assignee_id=user.id, title="?", due_at=at) for user in made for at in due))
-
-
-class Killed(BaseException):
-    """As good as SIGKILL: nothing handles it."""
-
-
-def test_a_run_that_was_killed_is_taken_up_where_it_stopped(
-    world: World, project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mailings, "BATCH", 2)
-    _everybody_has_everything(world, project, users=5)
-    sessions = world.app.extensions["sessions"]
-    for mailing in MAILINGS:
-        with _dying_at_the_third_commit(world.engine), pytest.raises(Killed):
-            mailing.send(sessions, world.settings, NOW)
-        assert 0 < len(_recipients(world, mailing.MAILING.name)) < 5
-        # And of two that go on, each does what the other does not.
-        moments = (NOW, NOW + timedelta(seconds=1))
-        runs = [Thread(target=mailing.send, args=(sessions, world.settings, moment)) for moment in moments]
-        for run in runs:
-            run.start()
-        for run in runs:
-            run.join()
-        got = _recipients(world, mailing.MAILING.name)
-        assert len(got) == len(set(got)) == 5
-
-
-@contextmanager
-def _dying_at_the_third_commit(engine: sa.Engine) -> Iterator[None]:
-    commits = count()
-
-    def die(_: sa.Connection) -> None:
-        if next(commits) == 2:
-            raise Killed
-
-    sa.event.listen(engine, "commit", die)
-    try:
-        yield
-    finally:
-        sa.event.remove(engine, "commit", die)
-
-
-def _recipients(world: World, template: str) -> list[str]:
-    with world.session() as session:
-        return list(session.scalars(sa.select(EmailContent.to_header).where(EmailContent.template == template)))
 
 
 def test_a_batch_costs_the_same_statements_whatever_is_in_it(world: World, project: Project) -> None:
