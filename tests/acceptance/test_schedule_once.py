@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from subprocess import run
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any, NamedTuple
 
 import pytest
@@ -59,6 +59,8 @@ class Job(NamedTuple):
     name: str
     arguments: dict[str, Any]
     done: Callable[[], Counter[str]]
+    told: str = "queued"
+    """The entry of its result that counts them."""
     whole: int = PEOPLE
     killed_after: int = 2
     """Writes: the first batch is committed then, the second not."""
@@ -86,8 +88,8 @@ def _jobs(world: World) -> list[Job]:
     change = {"task_id": moved.id, "new_status": "done", "reason": "because"}
     return [
         *(Job(name, {}, mailed(template)) for name, template in TEMPLATES.items()),
-        Job(CLEANUP_COMPLETED_TASKS, {}, archived),
-        Job(UPDATE_TASK_STATUS, change, mailed("task_changed"), whole=2, killed_after=1),
+        Job(CLEANUP_COMPLETED_TASKS, {}, archived, "archived"),
+        Job(UPDATE_TASK_STATUS, change, mailed("task_changed"), "changed", whole=2, killed_after=1),
     ]
 
 
@@ -112,34 +114,35 @@ def test_killed_then_two_at_once_then_again(world: World, monkeypatch: pytest.Mo
     plan = json.dumps([(job.name, job.arguments, NOW.isoformat(), job.killed_after) for job in jobs])
     run([sys.executable, "-m", "tests.killed", plan], check=True, timeout=60)
     for job in jobs:
-        left = killed.BATCH if job.killed_after > 1 else 0
-        assert job.done().total() == left, job.name
+        assert job.done().total() == (killed.BATCH if job.killed_after > 1 else 0), job.name
 
     with time_machine.travel(NOW + timedelta(seconds=1), tick=False):
         for job in jobs:
-            _two_at_once(world, job)
-            assert job.done().total() == job.whole, job.name
-            world.run(job.name, **job.arguments)
+            left = job.whole - job.done().total()
+            results = _two_at_once(world, job)
             assert set(job.done().values()) == {1}, job.name
+            assert job.done().total() == job.whole, job.name
+            assert sum(result[job.told] for result in results) == (left if job.told != "changed" else 1), job.name
+            assert not world.run(job.name, **job.arguments)[job.told], job.name
             assert job.done().total() == job.whole, job.name
     assert len(world.mails()) == PEOPLE * len(TEMPLATES) + 2
 
 
-def _two_at_once(world: World, job: Job) -> None:
-    failed: list[Exception] = []
+def _two_at_once(world: World, job: Job) -> list[dict[str, int]]:
+    results: list[dict[str, int]] = []
+    start = Barrier(2)
 
     def one() -> None:
-        try:
-            world.run(job.name, **job.arguments)
-        except Exception as error:  # noqa: BLE001 - a thread's goes nowhere else
-            failed.append(error)
+        start.wait()
+        results.append(world.run(job.name, **job.arguments))
 
     threads = [Thread(target=one) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not failed, job.name
+    assert len(results) == len(threads), job.name  # what a thread raises, pytest shows
+    return results
 
 
 def test_every_task_that_the_schedule_has_for_the_application_is_tried(world: World) -> None:
