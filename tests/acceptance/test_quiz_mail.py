@@ -18,6 +18,7 @@ from app.categories import REMINDERS, REPORTS
 from app.queues import SEND_DAILY_REMINDERS, SEND_MONTHLY_REPORTS
 from app.quizzes import reminders, reports
 from outbox import subscriptions
+from outbox.models import EmailAttachment, EmailBlob
 from outbox.subscriptions import Subscription
 from tests.application import World, html_of
 from tests.application import text_of as text_with_crlf
@@ -191,6 +192,16 @@ def test_the_chart_is_a_part_of_the_mail_and_is_said_in_words(world: World) -> N
     assert words in text_of(mail)
     with Image.open(BytesIO(picture.get_content())) as image:
         assert image.size == (1068, 448)
+
+
+def test_the_same_chart_is_kept_once(world: World) -> None:
+    quiz = world.quiz()
+    for name, correct in (("ada", 2), ("bob", 2), ("cyd", 3)):
+        world.attempt(member(world, name), quiz, correct, taken_at=NOON)
+    assert report(world) == {"queued": 3}
+    with world.session() as session:
+        kept, shown = (session.scalar(sa.select(sa.func.count()).select_from(t)) for t in (EmailBlob, EmailAttachment))
+        assert (kept, shown) == (2, 3)
 
 
 def test_who_took_nothing_is_told_so(world: World) -> None:
