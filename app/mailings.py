@@ -10,7 +10,7 @@ What a run costs: a handful of statements for each `BATCH` users, and their mail
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,10 @@ Compose = Callable[[Session, Sequence[User]], Mapping[int, Mapping[str, Any]]]
 Called in the transaction that queues the mails: what it writes holds exactly when they do. If one of them cannot be
 written, it is undone with them, and called again for fewer of the users.
 """
+
+Record = Callable[[Session, Collection[int]], object]
+"""What to write about those who have the mail now, by their ids: once the mails are, which takes seconds, so that what
+it locks is soon free."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,10 @@ def send(
     period: str,
     users: sa.Select[User],
     compose: Compose,
+    record: Record = lambda _, __: None,
 ) -> Tally:
     """Mail every one of `users` who has an address and has not had this mailing in this period."""
-    run = _Run(settings, mailing, period, compose)
+    run = _Run(settings, mailing, period, compose, record)
     last = 0
     while True:
         with sessions.begin() as session:
@@ -102,6 +107,7 @@ class _Run:
     mailing: Mailing
     period: str
     compose: Compose
+    record: Record
     tally: Tally = field(default_factory=Tally)
 
     def mail(self, session: Session, batch: Sequence[User]) -> None:
@@ -126,6 +132,7 @@ class _Run:
                 ]
                 service = EmailService(session, self.settings)
                 service.queue_emails(mails, template=self.mailing.name, category=self.mailing.category)
+                self.record(session, said.keys())
         except InvalidEmail as error:
             if len(users) == 1:
                 self.tally.invalid += 1

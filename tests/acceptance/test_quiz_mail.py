@@ -19,6 +19,7 @@ from app.queues import SEND_DAILY_REMINDERS, SEND_MONTHLY_REPORTS
 from app.quizzes import reminders, reports
 from outbox import subscriptions
 from outbox.models import EmailAttachment, EmailBlob
+from outbox.service import EmailService
 from outbox.subscriptions import Subscription
 from tests.application import World, html_of
 from tests.application import text_of as text_with_crlf
@@ -140,6 +141,23 @@ def test_a_mail_that_cannot_be_written_keeps_nobody_elses_back(world: World) -> 
     world.user("ada")
     assert remind(world) == {"queued": 1, "invalid": 1}
     assert receivers(world.mails()) == ["ada"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_nobody_who_logs_in_waits_for_the_reminders_to_be_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.quiz()
+    world.user("ada")
+    whole = EmailService.queue_emails
+
+    def log_in_meanwhile(self: EmailService, mails: Any, **common: Any) -> list[int]:
+        with world.engine.begin() as connection:
+            connection.execute(sa.select(User.id).with_for_update(nowait=True, key_share=True))
+        return whole(self, mails, **common)
+
+    monkeypatch.setattr(EmailService, "queue_emails", log_in_meanwhile)
+    assert remind(world) == {"queued": 1}
 
 
 def test_no_quizzes_no_reminders(world: World) -> None:
