@@ -12,6 +12,7 @@ What a run costs: a handful of statements for each `BATCH` users, and their mail
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import sleep
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,6 +28,10 @@ log = logging.getLogger(__name__)
 
 BATCH = 500
 """Users at a time. Twice as many wrote no more mails a second; fewer cost more round trips."""
+
+SQLITE_PAUSE = 0.15
+"""Seconds between two batches, for whoever else wants to write: who waits for SQLite's one lock looks for it each tenth
+of a second. Without the pause the next batch has it before they look, and a login waits for several."""
 
 LAST = sa.bindparam("last_user", type_=BigId)
 """The id of the last user of the batch before. `users` that are picked by their rows in another table ask there for
@@ -81,10 +86,13 @@ def send(
         with sessions.begin() as session:
             _one_run_at_a_time(session, mailing)
             batch = _batch(session, users, last)
-            if not batch:
-                return run.tally
-            last = batch[-1].id
-            run.mail(session, batch)
+            if batch:
+                last = batch[-1].id
+                run.mail(session, batch)
+        if len(batch) < BATCH:
+            return run.tally
+        if session.get_bind().dialect.name == "sqlite":
+            sleep(SQLITE_PAUSE)
 
 
 def _batch(session: Session, users: sa.Select[User], last: int) -> Sequence[User]:

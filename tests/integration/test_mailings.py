@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from threading import Thread
+from threading import Event, Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -137,6 +138,34 @@ def test_a_wrong_address_does_not_cost_a_round_for_each_of_its_batch(
 
     assert _send(world, counts) == {"queued": 63, "invalid": 1}
     assert sorted(composed) == [1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 64]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_between_two_batches_whoever_waits_to_write_has_their_turn(world: World) -> None:
+    for name in ("ada", "bob", "cyd"):
+        world.user(name)
+    begun = Event()
+
+    def log_in() -> None:
+        begun.set()
+        with world.engine.begin() as connection:
+            connection.execute(sa.update(User).values(last_login_at=sa.func.now()))
+
+    login = Thread(target=log_in)
+    waiting: list[bool] = []
+
+    def compose(session: Session, users: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
+        if not begun.is_set():
+            login.start()
+            begun.wait()
+            sleep(0.4)  # as long as a batch takes; by now who waits looks every tenth of a second
+        else:
+            waiting.append(login.is_alive())
+        return _everybody()(session, users)
+
+    assert _send(world, compose) == {"queued": 3}
+    login.join()
+    assert waiting == [False]
 
 
 def test_whom_there_is_nothing_to_say_to(world: World) -> None:
