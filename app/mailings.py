@@ -27,7 +27,8 @@ from outbox.settings import Settings
 log = logging.getLogger(__name__)
 
 BATCH = 500
-"""Users at a time. Twice as many wrote no more mails a second; fewer cost more round trips."""
+"""Users at a time: few enough to be in memory with all that is said to them, and for another run to wait for. What a
+mail costs is its rendering, 2 to 3 ms; with 100 users or 1,000 a batch it costs the same."""
 
 SQLITE_PAUSE = 0.15
 """Seconds between two batches, for whoever else wants to write: who waits for SQLite's one lock looks for it each tenth
