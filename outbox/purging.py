@@ -79,9 +79,9 @@ def purge(engine: sa.Engine, settings: Settings, *, dry_run: bool = False) -> Pu
 
 def old_mails(before: datetime) -> sa.Select[Any]:
     """The mails that ended before: each once, by the last of its rows."""
-    siblings = sa.orm.aliased(_Q)
-    is_last = sa.select(sa.func.max(siblings.id) == _Q.id).where(siblings.content_id == _Q.content_id).scalar_subquery()
-    return sa.select(_Q.content_id).where(_FINAL, _Q.finalized_at < before, is_last, _is_over(_Q.content_id, before))
+    return sa.select(_Q.content_id).where(
+        _FINAL, _Q.finalized_at < before, _is_over(_Q.content_id, before, lambda rows: sa.func.max(rows.id) == _Q.id)
+    )
 
 
 def old_bodies(before: datetime) -> sa.Select[Any]:
@@ -129,11 +129,12 @@ def _sizes(connection: sa.Connection, hashes: Sequence[str]) -> Sequence[int]:
     return connection.scalars(sa.select(_B.size).where(_B.sha256.in_(hashes))).all()
 
 
-def _is_over(content_id: Any, before: datetime) -> sa.ScalarSelect[bool]:
-    """Whether each row of the mail is, and for long enough."""
+def _is_over(content_id: Any, before: datetime, *further: Callable[[Any], Any]) -> sa.ScalarSelect[bool]:
+    """Whether each row of the mail is, and for long enough; and what else is to be true of its rows together."""
     rows = sa.orm.aliased(_Q)
     over = sa.and_(rows.finalized_at.is_not(None), rows.finalized_at < before)
-    return sa.select(sa.func.count() == 0).where(rows.content_id == content_id, ~over).scalar_subquery()
+    true = sa.and_(sa.func.count().filter(~over) == 0, *(condition(rows) for condition in further))
+    return sa.select(true).where(rows.content_id == content_id).scalar_subquery()
 
 
 def _lock(connection: sa.Connection, ids: Sequence[int]) -> Sequence[int]:
