@@ -33,9 +33,9 @@ _UNPURGED = sa.text("email_contents.purged_at IS NULL")
 
 # Neither this nor `_is_over` is written as NOT EXISTS: the planner would make a join of that, and read the whole table
 # for it. Both are of type boolean, which it takes for true of every other row, and so foresees a batch of a few
-# thousand steps. Of a comparison (`... IS NULL`, `... = 0`) it expects one in 200, foresees a million steps, and
-# compiles (JIT) for a second what then runs for a millisecond.
-
+# thousand steps. Of a comparison with a subquery (`... IS NULL`, `... = 0`) it expects one in 200, foresees a million
+# steps, and compiles (JIT) for a second what then runs for a millisecond.
+#
 # One link is enough: a logo may have a million.
 _HAS_NO_LINK = sa.func.coalesce(
     sa.select(sa.false()).where(EmailAttachment.sha256 == _B.sha256).limit(1).scalar_subquery(), sa.true()
