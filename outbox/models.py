@@ -196,6 +196,7 @@ class EmailBlob(Base):
     """The bytes of an attachment, stored once however many mails carry them."""
 
     __tablename__ = "email_blobs"
+    __table_args__ = (sa.Index("ix_email_blobs_created_at", "created_at"),)
 
     sha256: Mapped[str] = mapped_column(sa.Text, primary_key=True)
     size: Mapped[int]

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from flask.testing import FlaskClient
+from jinja2.bccache import Bucket, BytecodeCache
 from sqlalchemy.orm import Session
 
 from app import create_app
@@ -35,6 +36,23 @@ PASSWORD = "correct horse battery staple"
 _HASH = "$argon2id$v=19$m=8,t=1,p=1$gso46kKIj9HcaBOZb2hHxg$2o9QvbpGUvnLK5PGYrKaqRr7K39aSugzZKaRZ5j3J5Y"
 
 
+class _Compiled(BytecodeCache):
+    """Jinja's templates, compiled once for all applications of this process: 30 to 50 ms for each that shows a page."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self._codes:
+            bucket.bytecode_from_string(self._codes[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._codes[bucket.key] = bucket.bytecode_to_string()
+
+
+_compiled = _Compiled()
+
+
 class World:
     """One application. What it makes is committed; the objects stay readable."""
 
@@ -50,6 +68,7 @@ class World:
         self.settings = AppSettings.load(**(defaults | settings))
         self.app = create_app(self.settings)
         self.app.config.update(TESTING=True, WTF_CSRF_ENABLED=False)
+        self.app.jinja_env.bytecode_cache = _compiled
         self.engine: sa.Engine = self.app.extensions["engine"]
         self._numbers = count(1)
         self._read = 0

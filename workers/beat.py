@@ -4,6 +4,7 @@ Celery's own counts an entry as run before it is published: with Redis away at 1
 never go. And after a clock that was a month ahead it would wait for that month to pass.
 """
 
+from heapq import heapify
 from typing import Any
 
 from celery.beat import PersistentScheduler, ScheduleEntry, SchedulingError
@@ -18,6 +19,8 @@ TOLERANCE_SECONDS = 60.0
 class Beat(PersistentScheduler):  # type: ignore[misc]  # Celery ships no types
     """The scheduler of `celery -A workers beat`."""
 
+    _heap: list[Any] | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unpublished: dict[str, Any] = {}
         super().__init__(*args, **kwargs)
@@ -30,8 +33,15 @@ class Beat(PersistentScheduler):  # type: ignore[misc]  # Celery ships no types
             return seconds
         for name, last_run_at in self._unpublished.items():
             self.schedule[name].last_run_at = last_run_at
+        # Behind what is due by then: one that can never be published holds nothing else up.
+        self._heap = [
+            event._replace(time=self._when(event.entry, AGAIN_SECONDS), entry=self.schedule[event.entry.name])
+            if event.entry.name in self._unpublished
+            else event
+            for event in self._heap or ()
+        ]
+        heapify(self._heap)
         self._unpublished.clear()
-        self._look_at_all()
         return AGAIN_SECONDS
 
     def apply_async(self, entry: ScheduleEntry, *args: Any, **kwargs: Any) -> Any:

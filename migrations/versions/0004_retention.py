@@ -1,6 +1,6 @@
-"""What retention needs: the mails whose bodies are still there, by age.
+"""What retention needs: the mails whose bodies are still there, and the files, by age.
 
-Locks: `email_contents` against writing while PostgreSQL reads it once to build the index.
+Locks: `email_contents` and `email_blobs` against writing while PostgreSQL reads each once to build its index.
 """
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ _UNPURGED = sa.text("purged_at IS NULL")
 
 
 def upgrade() -> None:
-    """Add it."""
+    """Add the indexes."""
     op.create_index(
         "ix_email_contents_unpurged",
         "email_contents",
@@ -23,8 +23,10 @@ def upgrade() -> None:
         postgresql_where=_UNPURGED,
         sqlite_where=_UNPURGED,
     )
+    op.create_index("ix_email_blobs_created_at", "email_blobs", ["created_at"])
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Take them away."""
+    op.drop_index("ix_email_blobs_created_at", "email_blobs")
     op.drop_index("ix_email_contents_unpurged", "email_contents")

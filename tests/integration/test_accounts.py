@@ -77,12 +77,12 @@ def test_a_login_by_username_or_address(world: World) -> None:
         assert ada.last_login_at == moment
 
 
-def test_a_login_renews_a_hash_of_weaker_parameters(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_renews_a_hash_of_weaker_parameters(sqlite_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "_hasher", PasswordHasher())
-    client, weak = world.client(), world.user("ada").password_hash
+    client, weak = sqlite_world.client(), sqlite_world.user("ada").password_hash
     assert log_in(client, "ada").status_code == 303
     assert is_in(client)
-    with world.session() as session:
+    with sqlite_world.session() as session:
         ada = session.scalars(sa.select(User)).one()
         assert weak.startswith("$argon2id$v=19$m=8,")
         assert ada.password_hash.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
@@ -110,9 +110,11 @@ def test_who_is_not_let_in(world: World) -> None:
     assert "&lt;script&gt;" in log_in(client, '"><script>').text
 
 
-def test_an_unknown_name_costs_as_much_as_a_wrong_password(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.user("ada")
-    world.user("locked", password_hash="!")
+def test_an_unknown_name_costs_as_much_as_a_wrong_password(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_world.user("ada")
+    sqlite_world.user("locked", password_hash="!")
     passwords._nobodys()
     looked_at: list[str] = []
     real = passwords._hasher
@@ -124,7 +126,7 @@ def test_an_unknown_name_costs_as_much_as_a_wrong_password(world: World, monkeyp
 
     monkeypatch.setattr(passwords, "_hasher", Counting())
     for name in ("nobody", "locked"):
-        log_in(world.client(), name)
+        log_in(sqlite_world.client(), name)
         assert looked_at.pop() == passwords._nobodys()
     assert looked_at == ["!"]
 
@@ -292,24 +294,24 @@ def count(world: World, table: type[Any]) -> int | None:
         return session.scalar(sa.select(sa.func.count()).select_from(table))
 
 
-def test_the_admins_pages_are_the_admins(world: World) -> None:
+def test_the_admins_pages_are_the_admins(sqlite_world: World) -> None:
     for path in ("/admin/", "/admin/templates/", "/admin/templates/receipt", "/admin/templates/receipt/html"):
-        assert world.client().get(path).status_code == 302
-        assert world.client(world.user()).get(path).status_code == 403
+        assert sqlite_world.client().get(path).status_code == 302
+        assert sqlite_world.client(sqlite_world.user()).get(path).status_code == 403
     for path in ("/admin/send-reminders", "/admin/templates/receipt/test"):
-        assert world.client().post(path).location == "/login"
-        assert world.client(world.user()).post(path).status_code == 403
-    root = world.client(world.admin())
+        assert sqlite_world.client().post(path).location == "/login"
+        assert sqlite_world.client(sqlite_world.user()).post(path).status_code == 403
+    root = sqlite_world.client(sqlite_world.admin())
     assert root.get("/admin/").status_code == 200
     answer = root.post("/admin/send-reminders")
     assert answer.status_code == 202
     assert answer.json
-    with world.app.extensions["celery"].connection() as connection:
+    with sqlite_world.app.extensions["celery"].connection() as connection:
         message = connection.default_channel.basic_get("celery", no_ack=True)
         assert (message.headers["task"], message.headers["id"]) == (SEND_DAILY_REMINDERS, answer.json["task_id"])
     assert '<a href="/admin/">Admin</a>' in root.get("/").text
-    assert "/admin/" not in world.client(world.user()).get("/").text
-    assert "/admin/" not in world.client().get("/").text
+    assert "/admin/" not in sqlite_world.client(sqlite_world.user()).get("/").text
+    assert "/admin/" not in sqlite_world.client().get("/").text
 
 
 def test_a_new_password_ends_all_other_sessions(world: World) -> None:
@@ -346,8 +348,8 @@ def test_the_current_password_cannot_be_guessed_from_a_stolen_session(sqlite_wor
     assert client.post("/account/password", data=form | {"current": PASSWORD}).status_code == 429
 
 
-def test_name_and_time_zone(world: World) -> None:
-    client = world.client(world.user("ada"))
+def test_name_and_time_zone(sqlite_world: World) -> None:
+    client = sqlite_world.client(sqlite_world.user("ada"))
     saved = client.post(
         "/account", data={"name": " Ada \n Lovelace ", "time_zone": "Asia/Kolkata"}, follow_redirects=True
     )
@@ -421,13 +423,15 @@ def test_mail_that_cannot_come_is_not_promised(sqlite_world: World) -> None:
     assert without.post("/account/mail", data={"wanted": "news"}).status_code == 303
 
 
-def test_whoever_unsubscribes_by_a_link_is_nobody_here(world: World) -> None:
+def test_whoever_unsubscribes_by_a_link_is_nobody_here(sqlite_world: World) -> None:
     """Else the page would look its reader up, and wait for the transaction that it stands in."""
-    ada = world.user("ada")
-    path = subscriptions.url(world.settings, "ada@example.com", "news").removeprefix(world.settings.app_url)
-    assert "You are unsubscribed" in world.client(ada).post(path, headers=bearer("x")).text
-    assert "You are unsubscribed" in world.client(ada).post(path).text
-    assert ticked(world.client(ada))["news"] is False
+    ada = sqlite_world.user("ada")
+    path = subscriptions.url(sqlite_world.settings, "ada@example.com", "news").removeprefix(
+        sqlite_world.settings.app_url
+    )
+    assert "You are unsubscribed" in sqlite_world.client(ada).post(path, headers=bearer("x")).text
+    assert "You are unsubscribed" in sqlite_world.client(ada).post(path).text
+    assert ticked(sqlite_world.client(ada))["news"] is False
 
 
 def test_the_headers_of_every_page(sqlite_world: World) -> None:

@@ -147,27 +147,27 @@ def test_without_an_id_the_task_begins_its_own(world: World) -> None:
         assert session.scalars(sa.select(Export.id)).all() == [made["export_id"]]
 
 
-def test_only_for_admins(world: World) -> None:
-    root, other, ada = world.admin(), world.admin("other"), world.user("ada")
-    id_ = _asked(world, root)
+def test_only_for_admins(sqlite_world: World) -> None:
+    root, other, ada = sqlite_world.admin(), sqlite_world.admin("other"), sqlite_world.user("ada")
+    id_ = _asked(sqlite_world, root)
     for address, says in ((ada.email, "ada is not an admin"), ("nobody@x.example", "nobody has this address")):
         with pytest.raises(ValueError, match=says):
-            world.run(GENERATE_USER_EXPORT, address)
+            sqlite_world.run(GENERATE_USER_EXPORT, address)
     with pytest.raises(ValueError, match="no such export of theirs"):
-        world.run(GENERATE_USER_EXPORT, other.email, id_)
-    world.run(GENERATE_USER_EXPORT, root.email, id_)
-    assert len(world.mails()) == 1
+        sqlite_world.run(GENERATE_USER_EXPORT, other.email, id_)
+    sqlite_world.run(GENERATE_USER_EXPORT, root.email, id_)
+    assert len(sqlite_world.mails()) == 1
     paths = (f"/export/{id_}", f"/export/{id_}/user_export.csv")
     for user, status in ((root, 200), (other, 404), (ada, 403), (None, 302)):
-        client = world.client(user)
+        client = sqlite_world.client(user)
         assert [client.get(path).status_code for path in paths] == [status, status]
-    assert world.client(ada).post("/export/users").status_code == 403
-    assert world.client().post("/export/users").status_code == 302
-    assert world.client(other).get("/export/").text.count("/export/") < world.client(root).get("/export/").text.count(
+    assert sqlite_world.client(ada).post("/export/users").status_code == 403
+    assert sqlite_world.client().post("/export/users").status_code == 302
+    assert sqlite_world.client(other).get("/export/").text.count("/export/") < sqlite_world.client(root).get(
         "/export/"
-    )
+    ).text.count("/export/")
     for path in ("/export/x", "/export/00000000-0000-0000-0000-000000000000"):
-        assert world.client(root).get(path).status_code == 404
+        assert sqlite_world.client(root).get(path).status_code == 404
 
 
 def test_what_cannot_be_made_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,12 +187,12 @@ def test_what_cannot_be_made_says_so(world: World, monkeypatch: pytest.MonkeyPat
     assert world.mails() == []
 
 
-def test_what_is_too_large_for_a_mail_is_linked(world: World) -> None:
-    object.__setattr__(world.settings, "outbox_max_attachment_bytes", 100)
-    root = world.admin()
-    id_ = _asked(world, root)
-    world.run(GENERATE_USER_EXPORT, root.email, id_)
-    (mail,) = world.mails()
+def test_what_is_too_large_for_a_mail_is_linked(sqlite_world: World) -> None:
+    object.__setattr__(sqlite_world.settings, "outbox_max_attachment_bytes", 100)
+    root = sqlite_world.admin()
+    id_ = _asked(sqlite_world, root)
+    sqlite_world.run(GENERATE_USER_EXPORT, root.email, id_)
+    (mail,) = sqlite_world.mails()
     assert list(mail.iter_attachments()) == []
     assert "too large for a mail" in text_of(mail)
     assert f"https://quiz.example/export/{id_}" in text_of(mail)
@@ -227,8 +227,8 @@ def test_without_a_broker_nothing_was_asked_for(
     world.close()
 
 
-def test_somebody_without_an_address_is_told_so(world: World) -> None:
-    assert world.client(world.admin(email=None)).post("/export/users").status_code == 409
+def test_somebody_without_an_address_is_told_so(sqlite_world: World) -> None:
+    assert sqlite_world.client(sqlite_world.admin(email=None)).post("/export/users").status_code == 409
 
 
 def test_many_users_need_few_statements(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import re
 from http import HTTPStatus
 
-import pytest
 import sqlalchemy as sa
 
 from app.quizzes.models import Attempt, Question, Quiz
@@ -33,8 +32,8 @@ def test_the_quizzes_by_subject_and_how_one_did(world: World) -> None:
     assert "Empty none yet – Primes 4 –" in page  # noqa: RUF001
 
 
-def test_no_quizzes(world: World) -> None:
-    assert "There are no quizzes yet." in world.client(world.user()).get("/quizzes/").text
+def test_no_quizzes(sqlite_world: World) -> None:
+    assert "There are no quizzes yet." in sqlite_world.client(sqlite_world.user()).get("/quizzes/").text
 
 
 def test_a_quiz_is_taken_and_its_result_shown(world: World) -> None:
@@ -70,25 +69,24 @@ def test_a_result_stays_readable_when_its_quiz_has_changed(world: World) -> None
 FORGED = ("4", "-1", "\N{ARABIC-INDIC DIGIT ZERO}", "00", "", "0; DROP", ["0", "1"])
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # none is asked
-def test_a_forged_choice_is_refused_and_nothing_kept(world: World) -> None:
-    quiz, client = world.quiz(), world.client(world.user())
+def test_a_forged_choice_is_refused_and_nothing_kept(sqlite_world: World) -> None:
+    quiz, client = sqlite_world.quiz(), sqlite_world.client(sqlite_world.user())
     for forged in FORGED:
         answer = client.post(f"/quizzes/{quiz.id}", data={"question-0": forged, "question-1": "0"})
         assert answer.status_code == HTTPStatus.BAD_REQUEST, forged
         assert "Nothing was kept: question-0=" in answer.text
         assert "choose one of 0 to 3, or none" in answer.text
-    assert not attempts(world)
+    assert not attempts(sqlite_world)
 
 
-def test_a_quiz_without_questions_cannot_be_taken(world: World) -> None:
-    quiz = world.quiz(questions=0)
-    client = world.client(world.user())
+def test_a_quiz_without_questions_cannot_be_taken(sqlite_world: World) -> None:
+    quiz = sqlite_world.quiz(questions=0)
+    client = sqlite_world.client(sqlite_world.user())
     assert "This quiz has no questions yet." in client.get(f"/quizzes/{quiz.id}").text
     answer = client.post(f"/quizzes/{quiz.id}")
     assert answer.status_code == HTTPStatus.CONFLICT
     assert "cannot be taken" in answer.text
-    assert not attempts(world)
+    assert not attempts(sqlite_world)
 
 
 def test_what_is_not_there_and_what_is_anothers_is_not_found(world: World) -> None:
@@ -100,25 +98,23 @@ def test_what_is_not_there_and_what_is_anothers_is_not_found(world: World) -> No
     assert client.post("/quizzes/99").status_code == HTTPStatus.NOT_FOUND
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_what_somebody_wrote_is_text(world: World) -> None:
-    quiz = world.quiz("<script>title</script>", "<script>subject</script>")
-    with world.session() as session:
+def test_what_somebody_wrote_is_text(sqlite_world: World) -> None:
+    quiz = sqlite_world.quiz("<script>title</script>", "<script>subject</script>")
+    with sqlite_world.session() as session:
         session.execute(sa.update(Quiz).values(description="<script>lead</script>"))
         session.execute(sa.update(Question).values(text="<script>q</script>", choices=["<script>c</script>"]))
-    ada = world.user("ada")
-    taken = world.attempt(ada, quiz, choices=[None, 0, 0, 0])
+    ada = sqlite_world.user("ada")
+    taken = sqlite_world.attempt(ada, quiz, choices=[None, 0, 0, 0])
     for path in ("/quizzes/", f"/quizzes/{quiz.id}", f"/attempts/{taken.id}"):
-        page = world.client(ada).get(path).text
+        page = sqlite_world.client(ada).get(path).text
         assert "&lt;script&gt;title" in page
         assert not re.search(r"<script>\w+</script>", page)
-    refused = world.client(ada).post(f"/quizzes/{quiz.id}", data={"question-0": "<script>x</script>"})
+    refused = sqlite_world.client(ada).post(f"/quizzes/{quiz.id}", data={"question-0": "<script>x</script>"})
     assert "<script>x" not in refused.text
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_form_without_its_token_is_refused(world: World) -> None:
-    quiz, client = world.quiz(), world.client(world.user())
-    world.app.config.update(WTF_CSRF_ENABLED=True)
+def test_a_form_without_its_token_is_refused(sqlite_world: World) -> None:
+    quiz, client = sqlite_world.quiz(), sqlite_world.client(sqlite_world.user())
+    sqlite_world.app.config.update(WTF_CSRF_ENABLED=True)
     assert client.post(f"/quizzes/{quiz.id}", data={"question-0": "0"}).status_code == HTTPStatus.BAD_REQUEST
     assert 'name="csrf_token" value="' in client.get(f"/quizzes/{quiz.id}").text

@@ -22,14 +22,14 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def cli(world: World) -> FlaskCliRunner:
+def cli(sqlite_world: World) -> FlaskCliRunner:
     import workers  # noqa: PLC0415 - reads settings: not from a .env
 
-    celery = world.app.extensions["celery"]
-    celery.conf.update(include=workers.celery.conf.include, beat_schedule=beat_schedule(world.settings))
-    if "tasks" not in world.app.cli.commands:
-        world.app.cli.add_command(tasks)
-    return world.app.test_cli_runner()
+    celery = sqlite_world.app.extensions["celery"]
+    celery.conf.update(include=workers.celery.conf.include, beat_schedule=beat_schedule(sqlite_world.settings))
+    if "tasks" not in sqlite_world.app.cli.commands:
+        sqlite_world.app.cli.add_command(tasks)
+    return sqlite_world.app.test_cli_runner()
 
 
 def test_the_list_has_all_tasks_and_the_next_runs(cli: FlaskCliRunner) -> None:
@@ -46,8 +46,8 @@ def test_the_list_has_all_tasks_and_the_next_runs(cli: FlaskCliRunner) -> None:
     assert "on demand" in shown
 
 
-def test_schedules_in_words(world: World) -> None:
-    made = beat_schedule(world.settings)
+def test_schedules_in_words(sqlite_world: World) -> None:
+    made = beat_schedule(sqlite_world.settings)
     words = {in_words(entry["schedule"]) for entry in made.values() if not isinstance(entry["schedule"], float)}
     assert words == {
         "hourly", "daily at 02:00", "daily at 03:00", "daily at 07:00", "daily at 08:00", "daily at 09:00",
@@ -63,8 +63,8 @@ def test_schedules_in_words(world: World) -> None:
         (datetime(2026, 11, 22, 1, 0, 30, tzinfo=UTC), "2026-11-23T02:00:00+01:00"),
     ],
 )
-def test_the_next_run_where_the_clocks_change(world: World, now: datetime, then: str) -> None:
-    celery = world.app.extensions["celery"]
+def test_the_next_run_where_the_clocks_change(sqlite_world: World, now: datetime, then: str) -> None:
+    celery = sqlite_world.app.extensions["celery"]
     celery.conf.timezone = "Europe/Berlin"
     del celery.timezone  # it was asked for before
     schedule = beat_schedule(AppSettings.load(file_cleanup_hour=2))["workers.cleanup_files"]["schedule"]
@@ -79,8 +79,8 @@ def test_a_task_is_run_and_its_result_printed(cli: FlaskCliRunner) -> None:
         assert json.loads(result.stdout) == {"mails": 0, "bodies": 0, "files": 0, "bytes": 0}
 
 
-def test_arguments_are_json_or_text(cli: FlaskCliRunner, world: World) -> None:
-    @world.app.extensions["celery"].task(name="workers.echo", shared=False)  # type: ignore[untyped-decorator]
+def test_arguments_are_json_or_text(cli: FlaskCliRunner, sqlite_world: World) -> None:
+    @sqlite_world.app.extensions["celery"].task(name="workers.echo", shared=False)  # type: ignore[untyped-decorator]
     def echo(*, number: int, words: str = "") -> list[object]:
         return [number, words]
 
@@ -103,8 +103,8 @@ def test_what_cannot_be_run_is_said(cli: FlaskCliRunner) -> None:
         assert said in result.stderr
 
 
-def test_a_task_that_fails_says_why_in_one_sentence(cli: FlaskCliRunner, world: World) -> None:
-    @world.app.extensions["celery"].task(name="workers.break_down", shared=False)  # type: ignore[untyped-decorator]
+def test_a_task_that_fails_says_why_in_one_sentence(cli: FlaskCliRunner, sqlite_world: World) -> None:
+    @sqlite_world.app.extensions["celery"].task(name="workers.break_down", shared=False)  # type: ignore[untyped-decorator]
     def break_down() -> None:
         raise ValueError("there is\nno such thing")
 

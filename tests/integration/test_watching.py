@@ -91,8 +91,8 @@ def test_what_is_not_well_is_named(
     assert len([r for r in caplog.records if r.getMessage().startswith("health: ")]) == 4
 
 
-def test_a_database_that_is_away_is_named(world: World, smtp: SmtpServer) -> None:
-    away = World(smtp, database_url="postgresql://nobody@127.0.0.1:1/none", redis_url=world.settings.redis_url)
+def test_a_database_that_is_away_is_named(sqlite_world: World, smtp: SmtpServer) -> None:
+    away = World(smtp, database_url="postgresql://nobody@127.0.0.1:1/none", redis_url=sqlite_world.settings.redis_url)
     found = away.run(HEALTH_CHECK)
     away.close()
     assert found["checks"]["broker"]["healthy"]

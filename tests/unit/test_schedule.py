@@ -154,10 +154,13 @@ class Broker:
     def __init__(self) -> None:
         self.published: list[str] = []
         self.error: Exception | None = None
+        self.refused: str | None = None
 
     def send_task(self, name: str, *_arguments: Any, **_options: Any) -> None:
         if self.error is not None:
             raise self.error
+        if name == self.refused:
+            raise ValueError("it can never be published")
         self.published.append(name)
 
     def seen(self) -> list[str]:
@@ -236,6 +239,18 @@ def test_what_cannot_be_published_is_tried_again(start: Start, broker: Broker, c
     assert Counter(broker.seen())[REMINDERS] == 1
     tick_until(beat, clock, EVENING + timedelta(minutes=30))
     assert REMINDERS not in broker.seen()
+
+
+@pytest.mark.parametrize("refused", [DRAIN, REMINDERS])
+def test_what_can_never_be_published_holds_nothing_else_up(
+    start: Start, broker: Broker, clock: time_machine.Traveller, refused: str
+) -> None:
+    broker.refused = refused
+    clock.move_to(EVENING - timedelta(minutes=5))
+    beat = start()
+    tick_until(beat, clock, EVENING + timedelta(minutes=5, seconds=30))
+    seen = Counter(broker.seen())
+    assert seen == {REMINDERS: 1} if refused == DRAIN else seen[DRAIN] in {9, 10}
 
 
 def test_what_was_not_published_is_not_forgotten_with_beat(
