@@ -31,7 +31,10 @@ class Fields:
     """The request's fields; one that is not there is empty."""
 
     def __init__(self) -> None:
-        given: Any = request.get_json() if request.is_json else request.form
+        try:
+            given: Any = request.get_json() if request.is_json else request.form
+        except RecursionError as error:
+            raise BadRequest("The JSON is nested too deeply: one object with the fields in it will do.") from error
         if not isinstance(given, Mapping):
             raise BadRequest("The body must be a JSON object.")
         self._given = given

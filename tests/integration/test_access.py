@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from PIL import Image
 
+from app import LARGEST_BODY
 from app.accounts.models import ApiToken, User
 from app.exports.models import Export
 from app.files.models import Upload
@@ -198,6 +199,21 @@ def test_every_form_needs_its_token(town: Town, route: Route) -> None:
     town.world.app.config["WTF_CSRF_ENABLED"] = True
     expected = 200 if route.rule in {"/unsubscribe/<token>", "/preferences/<token>"} else 400
     assert _ask(town, route, town.client("ada")) == expected
+
+
+def test_no_form_is_read_without_a_limit(town: Town) -> None:
+    """Before anybody is asked who they are: the CSRF token is in the form, and so is whatever else was sent."""
+    town.world.app.config["WTF_CSRF_ENABLED"] = True
+    client = town.client("root")
+    for route in TABLE:
+        if route.method == "POST":
+            most = town.world.settings.max_upload_bytes if route.rule == "/files/" else LARGEST_BODY
+            file = b'--b\r\nContent-Disposition: form-data; name="x"; filename="x"\r\n\r\n%b\r\n--b--' % bytes(
+                most + 70_000
+            )
+            answer = client.post(_path(town, route.rule), data=file, content_type="multipart/form-data; boundary=b")
+            assert answer.status_code == 413, route.name
+            assert "<!doctype html>" in answer.text
 
 
 def test_a_program_is_told_so_and_not_sent_to_a_login_page(town: Town) -> None:
