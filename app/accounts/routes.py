@@ -1,13 +1,15 @@
 """Log in and out, and what a user sets for themself."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import cast
 from zoneinfo import available_timezones
 
 import sqlalchemy as sa
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, session, url_for
-from flask_login import current_user, login_required, login_user
+from flask_login import current_user, login_required, login_user, logout_user
 from sqlalchemy.orm import Session
+from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response
 
 from app.accounts import passwords, tokens
@@ -50,13 +52,13 @@ def log_in() -> Response | Page:
     """Begin a session, by username or e-mail address."""
     name, password = request.form.get("name", "").strip().lower(), request.form.get("password", "")
     user = _find(name)
-    account = str(user.id) if user else name
-    if not _throttle().takes(account, request.remote_addr):
+    # By what was typed: counted together, the names of one person would say that there is such a person.
+    if not _throttle().takes(name, request.remote_addr):
         return _login_page(f"{_OFTEN.capitalize()}.", _TOO_MANY)
     if not passwords.verify(user, password):
         return _login_page(_WRONG, _REFUSED)
     assert user is not None
-    _throttle().forget(account, request.remote_addr)
+    _throttle().forget(name, request.remote_addr)
     renewed = passwords.hash_password(password) if passwords.is_outdated(user) else user.password_hash
     return _begin(user, renewed)
 
@@ -94,7 +96,9 @@ def _enter(user: User) -> None:
 
 @accounts.post("/logout")
 def logout() -> Response:
-    """End the session."""
+    """End the session, and the streams of pages that are still open."""
+    with suppress(ServiceUnavailable):  # the streams end by themselves then
+        logout_user()
     session.clear()
     flash("You are logged out.")
     return redirect(url_for(".login"), 303)
@@ -142,7 +146,7 @@ def choose() -> Response:
 @login_required  # type: ignore[untyped-decorator]
 def change_password() -> Response | Page:
     """And end every other session of theirs."""
-    user, new, counted = me(), request.form.get("new", ""), (str(me().id), request.remote_addr)
+    user, new, counted = me(), request.form.get("new", ""), (me().username, request.remote_addr)
     try:
         passwords.check_new(new)
     except ValueError as error:
