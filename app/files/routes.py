@@ -28,7 +28,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, ServiceUnavailable
 
 from app.accounts.access import log_in_first, me, wants_json
 from app.background import dispatch
-from app.database import request_session
+from app.database import LARGEST_ID, request_session
 from app.files import pictures
 from app.files.models import Upload
 from app.files.pictures import NotAPicture
@@ -197,7 +197,7 @@ def _refused(problem: str, status: int) -> Response:
 def _page(problem: str = "") -> Response:
     before = request.args.get("before", type=int)
     query = sa.select(Upload).where(Upload.user_id == me().id)
-    if before is not None and 0 < before < 2**63:
+    if before is not None and 0 < before <= LARGEST_ID:
         query = query.where(Upload.id < before)
     found = request_session().scalars(query.order_by(Upload.id.desc()).limit(PAGE + 1)).all()
     shown = found[:PAGE]

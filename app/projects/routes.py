@@ -13,7 +13,7 @@ from app.accounts.models import User
 from app.background import accepted, dispatch
 from app.database import request_session
 from app.projects import changes, lists
-from app.projects.access import may_assign, may_change, members, project_or_404, task_or_404
+from app.projects.access import may_assign, may_change, member, members, project_or_404, task_or_404
 from app.projects.models import Project, Task, TaskPriority, TaskStatus
 from app.projects.requests import LONGEST_REASON, LONGEST_TITLE, Fields
 from app.queues import UPDATE_TASK_STATUS
@@ -161,10 +161,10 @@ def _listed(whose: sa.ColumnElement[bool]) -> dict[str, object]:
 
 
 def _member(project: Project, user_id: int) -> User:
-    for user in members(request_session(), project):
-        if user.id == user_id:
-            return user
-    raise BadRequest(f"assignee_id={user_id}: choose a member of the project's organisation.")
+    found = member(request_session(), project, user_id)
+    if found is None:
+        raise BadRequest(f"assignee_id={user_id}: choose a member of the project's organisation.")
+    return found
 
 
 def _require(allowed: bool) -> None:

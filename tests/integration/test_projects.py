@@ -105,6 +105,8 @@ def test_bad_input_is_one_clear_error(here: World) -> None:
         ("/tasks/{task}/complete", {"reason": 7}, "reason=7: give a text"),
         ("/tasks/{task}/complete", {"reason": "\0"}, "leave out the characters"),
         ("/tasks/{task}/assign", {"assignee_id": 0}, "choose a member of the project"),
+        ("/tasks/{task}/assign", {"assignee_id": 2**63}, "give the number that it has"),
+        ("/tasks/{task}/assign", {"assignee_id": 2**63 - 1}, "choose a member of the project"),
         ("/tasks/{task}/assign", {"assignee_id": "1" * 99}, "give the number that it has"),
         ("/projects/{project}/tasks", {"title": "  "}, "title is missing"),
         ("/projects/{project}/tasks", {"title": "a\u202eb"}, "cannot be seen"),
@@ -200,6 +202,20 @@ def test_assigning_is_done_in_the_request(world: World, team: Team) -> None:
     assert told == {team.owner.id, team.member.id, team.assignee.id}
     client.post(f"/tasks/{team.task.id}/assign", data={"assignee_id": ""})
     assert [mail["Subject"] for mail in world.mails()] == ["Trace <the> fault: assigned to nobody"]
+
+
+def test_to_assign_a_task_reads_whom_it_concerns_and_not_the_organisation(here: World) -> None:
+    team, read = Team(here), set[int]()
+    others = {here.user(organisation_id=team.owner.organisation_id).id for _ in range(3)}
+
+    def note(user: User, _: Any) -> None:
+        read.add(user.id)
+
+    sa.event.listen(User, "load", note)
+    answer = here.client(team.owner).post(f"/tasks/{team.task.id}/assign", json={"assignee_id": team.member.id})
+    sa.event.remove(User, "load", note)
+    assert answer.json == {"changed": True}
+    assert not others & read
 
 
 def test_a_new_task_is_due_by_the_clock_of_whoever_adds_it(world: World, team: Team) -> None:
