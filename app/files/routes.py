@@ -171,8 +171,10 @@ def _record(storage: Storage, row: Upload) -> None:
     session, key = request_session(), row.key
     try:
         session.add(row)
-        session.commit()
+        session.flush()
         session.refresh(row)
+        session.expunge(row)  # else the commit would forget what it says
+        session.commit()
     except SQLAlchemyError:
         storage.remove(key)
         raise

@@ -138,11 +138,10 @@ def assign(task_id: int) -> Response:
 
 def _have_changed(task_id: int, fields: Fields, status: TaskStatus) -> Response:
     """Whether they may is asked here and now; a worker does it, and the answer is 202."""
-    session, user = request_session(), me()
-    found = task_or_404(session, task_id, user)
+    user = me()
+    found = task_or_404(request_session(), task_id, user)
     _require(may_change(user, found))
     reason, user_id = fields.text("reason", LONGEST_REASON), user.id
-    session.rollback()  # on SQLite it would keep the worker out
     dispatched = dispatch(UPDATE_TASK_STATUS, task_id, status.value, user_id, reason)
     return accepted(dispatched, "The task is being changed", url_for(".task", task_id=task_id))
 
