@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from zoneinfo import available_timezones
 
 import sqlalchemy as sa
@@ -25,6 +25,7 @@ _REFUSED = 422
 _TOO_MANY = 429
 
 _WRONG = "There is no account with this name and password."
+_ANOTHER = "the current password is another one"
 _OFTEN = "too many attempts; please wait a quarter of an hour"
 
 accounts = Blueprint("accounts", __name__)
@@ -74,18 +75,18 @@ def _find(name: str) -> User | None:
 
 def _begin(user: User, password_hash: str) -> Response | Page:
     """Write the login down; unless the password was changed while we looked at it."""
-    database = request_session()
-    written = database.scalar(
-        sa.update(User)
-        .where(User.id == user.id, User.password_hash == user.password_hash)
-        .values(password_hash=password_hash, last_login_at=datetime.now(UTC))
-        .returning(User)
-    )
+    written = _write(user, password_hash=password_hash, last_login_at=datetime.now(UTC))
     if written is None:
         return _login_page(_WRONG, _REFUSED)
     _enter(written)
-    database.commit()
+    request_session().commit()
     return redirect(_ours(request.form.get("next")), 303)
+
+
+def _write(user: User, **values: Any) -> User | None:
+    """None if their password is another one by now."""
+    unchanged = sa.update(User).where(User.id == user.id, User.password_hash == user.password_hash)
+    return request_session().scalar(unchanged.values(values).returning(User))
 
 
 def _enter(user: User) -> None:
@@ -146,20 +147,24 @@ def choose() -> Response:
 @login_required  # type: ignore[untyped-decorator]
 def change_password() -> Response | Page:
     """And end every other session of theirs."""
-    user, new, counted = me(), request.form.get("new", ""), (me().username, request.remote_addr)
+    name, new = me().username, request.form.get("new", "")
     try:
         passwords.check_new(new)
     except ValueError as error:
         return _refused(str(error))
     if new != request.form.get("again"):
         return _refused("the new password was not the same twice")
-    if not _throttle().takes(*counted):
+    if not _throttle().takes(name, request.remote_addr):
         return _refused(_OFTEN, _TOO_MANY)
-    if not passwords.verify(user, request.form.get("current", "")):
-        return _refused("the current password is another one")
-    _throttle().forget(*counted)
-    user.password_hash = passwords.hash_password(new)
-    _enter(user)
+    user = _find(name)
+    request_session().rollback()  # on SQLite nobody else could write while passwords are hashed
+    if user is None or not passwords.verify(user, request.form.get("current", "")):
+        return _refused(_ANOTHER)
+    _throttle().forget(name, request.remote_addr)
+    written = _write(user, password_hash=passwords.hash_password(new))
+    if written is None:
+        return _refused(_ANOTHER)
+    _enter(written)
     request_session().commit()
     return _saved("Your password is changed, and all other sessions are over. API tokens go on.", "password")
 

@@ -1,7 +1,9 @@
 """Accounts: who gets in, who is kept out, and what each may set."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from html import unescape
 from typing import Any
@@ -352,6 +354,29 @@ def test_the_current_password_cannot_be_guessed_from_a_stolen_session(sqlite_wor
     statuses = [client.post("/account/password", data=form).status_code for _ in range(RATE.amount + 1)]
     assert statuses == [422] * RATE.amount + [429]
     assert client.post("/account/password", data=form | {"current": PASSWORD}).status_code == 429
+
+
+def test_nobody_waits_while_a_password_is_hashed(sqlite_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    free: list[bool] = []
+
+    class Looking(PasswordHasher):
+        """Whether somebody else could write now."""
+
+        def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+            with (
+                closing(
+                    sqlite3.connect(str(sqlite_world.engine.url.database), timeout=0, isolation_level=None)
+                ) as other,
+                suppress(sqlite3.OperationalError),
+            ):
+                free.append(other.execute("BEGIN IMMEDIATE") is not None)
+            return super().hash(password, salt=salt)
+
+    client = sqlite_world.client(sqlite_world.user("ada"))
+    monkeypatch.setattr(passwords, "_hasher", Looking(time_cost=1, memory_cost=8, parallelism=1))
+    form = {"current": PASSWORD, "new": NEW, "again": NEW}
+    assert client.post("/account/password", data=form).status_code == 303
+    assert free == [True]
 
 
 def test_name_and_time_zone(world: World) -> None:
