@@ -20,6 +20,9 @@ from app.seed import command as seed_command
 from app.settings import AppSettings
 from outbox.database import create_engine
 
+LARGEST_BODY = 1_000_000
+"""Bytes of a request: more than the longest form of ours. A view that takes more, or less, says so itself."""
+
 
 def create_app(settings: AppSettings | None = None) -> Flask:
     """The application, from the environment unless `settings` are given. Nothing is connected to yet.
@@ -32,6 +35,7 @@ def create_app(settings: AppSettings | None = None) -> Flask:
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY=settings.secret_key.get_secret_value() if settings.secret_key else secrets.token_bytes(32),
+        MAX_CONTENT_LENGTH=LARGEST_BODY,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=settings.app_url.startswith("https://"),
     )

@@ -7,14 +7,18 @@ from flask import Response, current_app, jsonify, make_response, render_template
 from kombu.exceptions import KombuError
 from werkzeug.exceptions import ServiceUnavailable
 
+from app.database import request_session
+
 _AWAY = "Nothing was changed: the workers cannot be reached at the moment. Please try again in a minute."
 
 
 def dispatch(name: str, *arguments: Any, task_id: str | None = None) -> str:
     """Publish a task; returns its id. ServiceUnavailable (503) if the broker does not answer, within half a second.
 
-    Call it after the commit of what the task is about: a worker may be faster.
+    Call it after the commit of what the task is about: a worker may be faster. What is not committed is rolled back:
+    on SQLite it would keep the worker, and everybody else, from writing.
     """
+    request_session().rollback()
     try:
         result = current_app.extensions["celery"].send_task(name, arguments, task_id=task_id)
     # RuntimeError: Celery's, of a result backend that does not answer when it is told to watch for the result.

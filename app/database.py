@@ -10,6 +10,9 @@ from werkzeug.routing import IntegerConverter, Map
 from outbox import models
 from outbox.database import reading_engine
 
+LARGEST_ID = 2**63 - 1
+"""What a `BigId` can be compared with: the databases raise for more."""
+
 
 class Base(DeclarativeBase):
     """The tables of the application. Outbox's own have a base, and a history of migrations, of their own."""
@@ -39,10 +42,10 @@ def request_session() -> Session:
 
 
 class Id(IntegerConverter):
-    """`<int:id>` in a path. What is larger than a `BigId` is not found; the databases would raise."""
+    """`<int:id>` in a path. What no id can be is not found."""
 
     def __init__(self, map: Map) -> None:  # noqa: A002 - Werkzeug's name
-        super().__init__(map, max=2**63 - 1)
+        super().__init__(map, max=LARGEST_ID)
 
 
 def close_sessions(app: Flask) -> None:

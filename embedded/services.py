@@ -77,6 +77,9 @@ def _application(ports: Mapping[str, int], streams: str) -> tuple[Service, ...]:
         f"--threads={8 + (int(streams) if streams.isdecimal() else STREAMS)}",
         # Else a page that was closed is noticed when something is sent to it, and holds its thread until then.
         "--channel-request-lookahead=1",
+        # Waitress lets everybody wait once a hundred are open: a dozen browsers, or one that is up to no good.
+        "--connection-limit=1000",
+        "--asyncore-use-poll",  # select() ends the process at 1,024 files
         "--no-log-socket-errors",  # each page that is left ends its stream so: not worth a line
     )
     return (

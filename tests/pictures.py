@@ -1,6 +1,7 @@
 """Pictures to upload: sound ones of each kind, and hostile ones, made byte by byte."""
 
 import io
+import math
 import struct
 import zlib
 from typing import Any
@@ -16,6 +17,14 @@ def picture(format_: str = "PNG", size: tuple[int, int] = (300, 200), **options:
     file = io.BytesIO()
     noise = Image.effect_noise(size, 80).convert("P" if format_ == "GIF" else "RGB")
     noise.save(file, format_, **options)
+    return file.getvalue()
+
+
+def picture_of_one_colour(pixels: int) -> bytes:
+    """A square with transparency: four bytes a pixel when it is decoded, and hardly any before."""
+    file = io.BytesIO()
+    side = math.isqrt(pixels)
+    Image.new("RGBA", (side, side)).save(file, "PNG")
     return file.getvalue()
 
 

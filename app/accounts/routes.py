@@ -1,13 +1,15 @@
 """Log in and out, and what a user sets for themself."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from zoneinfo import available_timezones
 
 import sqlalchemy as sa
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, session, url_for
-from flask_login import current_user, login_required, login_user
+from flask_login import current_user, login_required, login_user, logout_user
 from sqlalchemy.orm import Session
+from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response
 
 from app.accounts import passwords, tokens
@@ -23,6 +25,7 @@ _REFUSED = 422
 _TOO_MANY = 429
 
 _WRONG = "There is no account with this name and password."
+_ANOTHER = "the current password is another one"
 _OFTEN = "too many attempts; please wait a quarter of an hour"
 
 accounts = Blueprint("accounts", __name__)
@@ -50,13 +53,13 @@ def log_in() -> Response | Page:
     """Begin a session, by username or e-mail address."""
     name, password = request.form.get("name", "").strip().lower(), request.form.get("password", "")
     user = _find(name)
-    account = str(user.id) if user else name
-    if not _throttle().takes(account, request.remote_addr):
+    # By what was typed: counted together, the names of one person would say that there is such a person.
+    if not _throttle().takes(name, request.remote_addr):
         return _login_page(f"{_OFTEN.capitalize()}.", _TOO_MANY)
     if not passwords.verify(user, password):
         return _login_page(_WRONG, _REFUSED)
     assert user is not None
-    _throttle().forget(account, request.remote_addr)
+    _throttle().forget(name, request.remote_addr)
     renewed = passwords.hash_password(password) if passwords.is_outdated(user) else user.password_hash
     return _begin(user, renewed)
 
@@ -72,18 +75,18 @@ def _find(name: str) -> User | None:
 
 def _begin(user: User, password_hash: str) -> Response | Page:
     """Write the login down; unless the password was changed while we looked at it."""
-    database = request_session()
-    written = database.scalar(
-        sa.update(User)
-        .where(User.id == user.id, User.password_hash == user.password_hash)
-        .values(password_hash=password_hash, last_login_at=datetime.now(UTC))
-        .returning(User)
-    )
+    written = _write(user, password_hash=password_hash, last_login_at=datetime.now(UTC))
     if written is None:
         return _login_page(_WRONG, _REFUSED)
     _enter(written)
-    database.commit()
+    request_session().commit()
     return redirect(_ours(request.form.get("next")), 303)
+
+
+def _write(user: User, **values: Any) -> User | None:
+    """None if their password is another one by now."""
+    unchanged = sa.update(User).where(User.id == user.id, User.password_hash == user.password_hash)
+    return request_session().scalar(unchanged.values(values).returning(User))
 
 
 def _enter(user: User) -> None:
@@ -94,7 +97,9 @@ def _enter(user: User) -> None:
 
 @accounts.post("/logout")
 def logout() -> Response:
-    """End the session."""
+    """End the session, and the streams of pages that are still open."""
+    with suppress(ServiceUnavailable):  # the streams end by themselves then
+        logout_user()
     session.clear()
     flash("You are logged out.")
     return redirect(url_for(".login"), 303)
@@ -142,20 +147,24 @@ def choose() -> Response:
 @login_required  # type: ignore[untyped-decorator]
 def change_password() -> Response | Page:
     """And end every other session of theirs."""
-    user, new, counted = me(), request.form.get("new", ""), (str(me().id), request.remote_addr)
+    name, new = me().username, request.form.get("new", "")
     try:
         passwords.check_new(new)
     except ValueError as error:
         return _refused(str(error))
     if new != request.form.get("again"):
         return _refused("the new password was not the same twice")
-    if not _throttle().takes(*counted):
+    if not _throttle().takes(name, request.remote_addr):
         return _refused(_OFTEN, _TOO_MANY)
-    if not passwords.verify(user, request.form.get("current", "")):
-        return _refused("the current password is another one")
-    _throttle().forget(*counted)
-    user.password_hash = passwords.hash_password(new)
-    _enter(user)
+    user = _find(name)
+    request_session().rollback()  # on SQLite nobody else could write while passwords are hashed
+    if user is None or not passwords.verify(user, request.form.get("current", "")):
+        return _refused(_ANOTHER)
+    _throttle().forget(name, request.remote_addr)
+    written = _write(user, password_hash=passwords.hash_password(new))
+    if written is None:
+        return _refused(_ANOTHER)
+    _enter(written)
     request_session().commit()
     return _saved("Your password is changed, and all other sessions are over. API tokens go on.", "password")
 

@@ -1,4 +1,4 @@
-"""How often somebody may guess a password: so often from one network, for one account."""
+"""How often somebody may guess a password: so often from one network, by one name."""
 
 import logging
 from hashlib import sha256
@@ -13,8 +13,9 @@ from app.rates import RedisWindows
 log = logging.getLogger(__name__)
 
 RATE = parse("10 per 15 minute")
-"""A thousand guesses a day and network, and nobody who has forgotten theirs notices. For one account and network
-together: a stranger cannot lock a user out, nor an office its colleagues."""
+"""A thousand guesses a day and network, and nobody who has forgotten theirs notices. For one name and network
+together: a stranger cannot lock a user out, nor an office its colleagues. Who has an address has two names, and twice
+as many guesses at them."""
 
 
 class Throttle:
@@ -23,25 +24,25 @@ class Throttle:
     def __init__(self, redis_url: str) -> None:
         self._windows = MovingWindowRateLimiter(RedisWindows(redis_url))
 
-    def takes(self, account: str, address: str | None) -> bool:
+    def takes(self, name: str, address: str | None) -> bool:
         """Count a guess, before it is looked at; False: it is one too many, and must not be looked at."""
         try:
-            return self._windows.hit(RATE, *_key(account, address))
+            return self._windows.hit(RATE, *_key(name, address))
         except (StorageError, OSError) as error:
             log.warning("logins are not counted: Redis does not answer (%s)", error)
             return True
 
-    def forget(self, account: str, address: str | None) -> None:
+    def forget(self, name: str, address: str | None) -> None:
         """The guess was right: those before it were slips."""
         try:
-            self._windows.clear(RATE, *_key(account, address))
+            self._windows.clear(RATE, *_key(name, address))
         except (StorageError, OSError) as error:
             log.warning("logins are not counted: Redis does not answer (%s)", error)
 
 
-def _key(account: str, address: str | None) -> tuple[str, str, str]:
+def _key(name: str, address: str | None) -> tuple[str, str, str]:
     # As a digest: what is typed into a login is anything of any length, and at times a password.
-    return ("login", sha256(account.encode(errors="surrogatepass")).hexdigest(), network(address))
+    return ("login", sha256(name.encode(errors="surrogatepass")).hexdigest(), network(address))
 
 
 def network(address: str | None) -> str:

@@ -37,11 +37,9 @@ def ask() -> Response:
     email = me().email
     if email is None:
         abort(409, "The export is mailed, and your account has no e-mail address: add one first.")
-    session = request_session()
-    export = Export(id=str(uuid4()), user_id=me().id)
-    session.add(export)
+    session, id_ = request_session(), str(uuid4())
+    session.add(Export(id=id_, user_id=me().id))
     session.commit()
-    id_ = export.id
     try:
         dispatch(GENERATE_USER_EXPORT, email, id_, task_id=id_)
     except ServiceUnavailable:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from threading import BoundedSemaphore
 
 from PIL import Image, UnidentifiedImageError
 
@@ -28,6 +29,9 @@ MOST_FRAMES = 1_000
 
 MOST_SCANS = 100
 """Of a progressive JPEG, which has about ten: each goes over all pixels, and a scan of a few bytes costs as much."""
+
+room = BoundedSemaphore(2)
+"""Pictures decoded at a time in this process: two dozen uploads of 100 KB each could take 2.4 GB at once."""
 
 # Pillow checks where we cannot: when a later frame of a GIF turns out to be larger than the first. Its warning, which
 # comes at the limit (the error at twice that), is an error here. For the whole process, since what `warnings` offers to
@@ -111,7 +115,7 @@ class Picture:
 def check(path: Path, filename: str, claimed_type: str) -> Picture:
     """What the file is. NotAPicture if it is not what its name and its media type say, or not fit to be kept."""
     try:
-        with Image.open(path, formats=tuple(FORMATS)) as image:
+        with room, Image.open(path, formats=tuple(FORMATS)) as image:
             # Cameras put a second picture behind the first and call that MPO. The first is a JPEG.
             found = FORMATS["JPEG" if image.format == "MPO" else str(image.format)]
             _check_claims(found, filename, claimed_type)

@@ -3,7 +3,6 @@
 What was uploaded is checked to be what it is served as, and is served so that a browser makes nothing else of it.
 """
 
-from pathlib import PureWindowsPath
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,16 +21,15 @@ from flask import (
     url_for,
 )
 from flask_login import current_user, login_required
-from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge, ServiceUnavailable
 
 from app.accounts.access import log_in_first, me, wants_json
 from app.background import dispatch
-from app.database import request_session
+from app.database import LARGEST_ID, request_session
 from app.files import pictures
 from app.files.models import Upload
 from app.files.pictures import NotAPicture
+from app.files.receiving import receive
 from app.files.storage import SIZES, Storage, TooManyBytes
 from app.queues import GENERATE_THUMBNAILS
 from app.settings import AppSettings
@@ -40,9 +38,6 @@ files = Blueprint("files", __name__)
 
 PAGE = 24
 """Pictures on a page: rows of two, three and four come out even."""
-
-LONGEST_NAME = 200
-"""Characters of a file's name that are kept, of the end, which has the suffix."""
 
 _FORM = 65_536  # bytes of a request beside the picture: boundaries, its name, the CSRF token
 
@@ -75,7 +70,7 @@ def upload() -> Response:
     user_id = me().id
     # The file is received and decoded without a transaction, which on SQLite would keep all others from writing.
     request_session().rollback()
-    row = _received(request.files.get("picture"), user_id)
+    row = receive(request.files.get("picture"), user_id, request_session(), _storage(), _settings().max_upload_bytes)
     try:
         dispatch(GENERATE_THUMBNAILS, row.id)
     except ServiceUnavailable:
@@ -127,8 +122,9 @@ def delete(id_: int) -> Response:
     return make_response(redirect(url_for("files.mine"), 303))
 
 
+@files.errorhandler(TooManyBytes)
 @files.errorhandler(RequestEntityTooLarge)
-def _too_large(_: RequestEntityTooLarge) -> Response:
+def _too_large(_: Exception) -> Response:
     if not current_user.is_authenticated:  # found while looking for the form's CSRF token, before anybody was asked
         return log_in_first()
     most = _settings().max_upload_bytes
@@ -138,50 +134,6 @@ def _too_large(_: RequestEntityTooLarge) -> Response:
 @files.errorhandler(NotAPicture)
 def _not_a_picture(error: NotAPicture) -> Response:
     return _refused(str(error), 400)
-
-
-def _received(file: FileStorage | None, user_id: int) -> Upload:
-    """Its row, committed. Whatever fails leaves neither row nor file."""
-    if file is None or not file.filename:
-        raise NotAPicture(f"there is no picture in the field `picture`: choose a {pictures.ALLOWED}")
-    filename = _shown(file.filename)
-    storage = _storage()
-    try:
-        with storage.receive(file.stream, _settings().max_upload_bytes) as path:
-            picture = pictures.check(path, filename, file.mimetype)
-            size = path.stat().st_size
-            key = storage.keep(path, picture.format.suffixes[0])
-    except TooManyBytes as error:
-        raise RequestEntityTooLarge from error
-    row = Upload(
-        user_id=user_id,
-        key=key,
-        filename=filename,
-        media_type=picture.format.media_type,
-        size=size,
-        width=picture.width,
-        height=picture.height,
-    )
-    _record(storage, row)
-    return row
-
-
-def _record(storage: Storage, row: Upload) -> None:
-    """Commit it, or remove its file."""
-    session, key = request_session(), row.key
-    try:
-        session.add(row)
-        session.commit()
-        session.refresh(row)
-    except SQLAlchemyError:
-        storage.remove(key)
-        raise
-
-
-def _shown(filename: str) -> str:
-    """What somebody called it, without its folders, and what would break a header or turn the line around."""
-    name = PureWindowsPath(filename).name  # which knows both slashes
-    return "".join(filter(str.isprintable, name))[-LONGEST_NAME:].strip() or "picture"
 
 
 def _refused(problem: str, status: int) -> Response:
@@ -197,7 +149,7 @@ def _refused(problem: str, status: int) -> Response:
 def _page(problem: str = "") -> Response:
     before = request.args.get("before", type=int)
     query = sa.select(Upload).where(Upload.user_id == me().id)
-    if before is not None and 0 < before < 2**63:
+    if before is not None and 0 < before <= LARGEST_ID:
         query = query.where(Upload.id < before)
     found = request_session().scalars(query.order_by(Upload.id.desc()).limit(PAGE + 1)).all()
     shown = found[:PAGE]

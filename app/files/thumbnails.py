@@ -93,8 +93,9 @@ def _record(sessions: sessionmaker[Session], id_: int, key: str, columns: dict[s
 
 def make(storage: Storage, key: str) -> None:
     """All sizes of one picture. Unmakeable, or an OSError of the disk."""
-    picture = _decoded(storage.upload(key))
-    picture.thumbnail((max(SIZES), max(SIZES)))  # of which the others are made, 30 times as fast; it never enlarges
+    with pictures.room:
+        picture = _decoded(storage.upload(key))
+        picture.thumbnail((max(SIZES), max(SIZES)))  # of which the others are made, 30 times as fast; it never enlarges
     for size in SIZES:
         smaller = picture.copy()
         smaller.thumbnail((size, size))

@@ -9,7 +9,7 @@ from flask_login import current_user, login_required, user_logged_out
 
 from app.accounts.access import me
 from app.accounts.models import User
-from app.database import request_session
+from app.database import LARGEST_ID, request_session
 from app.notifications.bell import bell
 from app.notifications.models import Notification
 from app.notifications.stream import Reader, Streams
@@ -17,8 +17,6 @@ from app.notifications.wakes import LEAVE, Wakes, channel_of_user
 from outbox.database import utcnow
 
 _PAGE = 50
-_HIGHEST = 2**63 - 1
-"""What the database can compare an id with."""
 
 notifications = Blueprint("notifications", __name__, url_prefix="/notifications")
 
@@ -66,7 +64,7 @@ def read_all() -> Response:
 def read(notification_id: int) -> Response:
     """One, and go where it leads."""
     one = sa.select(Notification.url).where(Notification.id == notification_id, Notification.user_id == me().id)
-    url = request_session().scalar(one) if notification_id <= _HIGHEST else None
+    url = request_session().scalar(one)
     if url is None:
         abort(404)
     _mark_read(Notification.id == notification_id)
@@ -108,7 +106,7 @@ def _id(text: str | None, name: str) -> int | None:
     """400 for what no notification's id can be."""
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) < len(str(_HIGHEST))):
+    if not (text.isascii() and text.isdecimal() and len(text) < len(str(LARGEST_ID))):
         abort(400, f"{name} {text[:40]!r} is no notification: give its id, a number.")
     return int(text)
 

@@ -51,8 +51,16 @@ def may_assign(user: User, project: Project) -> bool:
 
 def members(session: Session, project: Project) -> Sequence[User]:
     """Whom its tasks may be assigned to."""
-    query = sa.select(User).where(User.organisation_id == project.organisation_id).order_by(User.name, User.id)
-    return session.scalars(query).all()
+    return session.scalars(_of(project).order_by(User.name, User.id)).all()
+
+
+def member(session: Session, project: Project, id_: int) -> User | None:
+    """One of them."""
+    return session.scalar(_of(project).where(User.id == id_))
+
+
+def _of(project: Project) -> sa.Select[User]:
+    return sa.select(User).where(User.organisation_id == project.organisation_id)
 
 
 def _or_404(found: T | None) -> T:

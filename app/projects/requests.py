@@ -10,6 +10,7 @@ from werkzeug.exceptions import BadRequest
 
 from app.accounts.models import User
 from app.accounts.zones import zone_of
+from app.database import LARGEST_ID
 
 LONGEST_TITLE = 200
 LONGEST_REASON = 1000
@@ -18,8 +19,7 @@ LONGEST_REASON = 1000
 _YEARS = range(1970, 3000)
 """Of due dates; the ends of the calendar have no other time zone."""
 
-_DIGITS = 19
-"""Of the largest id."""
+_DIGITS = len(str(LARGEST_ID))
 
 _SHOWN = 100
 """Characters of a wrong value, in the answer."""
@@ -31,7 +31,10 @@ class Fields:
     """The request's fields; one that is not there is empty."""
 
     def __init__(self) -> None:
-        given: Any = request.get_json() if request.is_json else request.form
+        try:
+            given: Any = request.get_json() if request.is_json else request.form
+        except RecursionError as error:
+            raise BadRequest("The JSON is nested too deeply: one object with the fields in it will do.") from error
         if not isinstance(given, Mapping):
             raise BadRequest("The body must be a JSON object.")
         self._given = given
@@ -88,7 +91,7 @@ class Fields:
         if value is None or value == "":
             return None
         digits = "" if isinstance(value, bool) else str(value)
-        if not digits.isascii() or not digits.isdigit() or len(digits) > _DIGITS:
+        if not digits.isascii() or not digits.isdigit() or len(digits) > _DIGITS or int(digits) > LARGEST_ID:
             raise _bad(name, value, "give the number that it has")
         return int(digits)
 

@@ -13,7 +13,7 @@ from app.accounts.models import User
 from app.background import accepted, dispatch
 from app.database import request_session
 from app.projects import changes, lists
-from app.projects.access import may_assign, may_change, members, project_or_404, task_or_404
+from app.projects.access import may_assign, may_change, member, members, project_or_404, task_or_404
 from app.projects.models import Project, Task, TaskPriority, TaskStatus
 from app.projects.requests import LONGEST_REASON, LONGEST_TITLE, Fields
 from app.queues import UPDATE_TASK_STATUS
@@ -138,11 +138,10 @@ def assign(task_id: int) -> Response:
 
 def _have_changed(task_id: int, fields: Fields, status: TaskStatus) -> Response:
     """Whether they may is asked here and now; a worker does it, and the answer is 202."""
-    session, user = request_session(), me()
-    found = task_or_404(session, task_id, user)
+    user = me()
+    found = task_or_404(request_session(), task_id, user)
     _require(may_change(user, found))
     reason, user_id = fields.text("reason", LONGEST_REASON), user.id
-    session.rollback()  # on SQLite it would keep the worker out
     dispatched = dispatch(UPDATE_TASK_STATUS, task_id, status.value, user_id, reason)
     return accepted(dispatched, "The task is being changed", url_for(".task", task_id=task_id))
 
@@ -161,10 +160,10 @@ def _listed(whose: sa.ColumnElement[bool]) -> dict[str, object]:
 
 
 def _member(project: Project, user_id: int) -> User:
-    for user in members(request_session(), project):
-        if user.id == user_id:
-            return user
-    raise BadRequest(f"assignee_id={user_id}: choose a member of the project's organisation.")
+    found = member(request_session(), project, user_id)
+    if found is None:
+        raise BadRequest(f"assignee_id={user_id}: choose a member of the project's organisation.")
+    return found
 
 
 def _require(allowed: bool) -> None:

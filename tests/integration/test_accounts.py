@@ -1,7 +1,9 @@
 """Accounts: who gets in, who is kept out, and what each may set."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from html import unescape
 from typing import Any
@@ -142,17 +144,25 @@ def test_guesses_are_counted_for_an_account_and_a_network(sqlite_world: World) -
 
     assert attempt("2001:db8::1", password="x") == 422
     assert attempt("2001:db8::1") == 303, "a right one forgets the wrong ones"
-    # By whichever name, from wherever in the network.
-    for number in range(RATE.amount):
-        assert attempt(f"2001:db8::{number}", ("ada", "ada@example.com")[number % 2], "x") == 422
+    for number in range(RATE.amount):  # from wherever in the network
+        assert attempt(f"2001:db8::{number}", ("ada", " ADA ")[number % 2], "x") == 422
     assert attempt("2001:db8::ffff") == 429
-    assert attempt("2001:db8::1", "ADA@example.com ") == 429
+    assert attempt("2001:db8::1", "ada@example.com") == 303, "to count both as one would say that they are one person"
     assert attempt("2001:db8::1", "bob") == 303
     assert attempt("2001:db8:0:1::1") == 303
     assert attempt("192.0.2.1") == 303
     for _ in range(RATE.amount):
         assert attempt("192.0.2.1", "nobody", "x") == 422
     assert attempt("192.0.2.1", "nobody", "x") == 429
+
+
+def test_what_is_counted_does_not_say_who_there_is(sqlite_world: World) -> None:
+    """An account's number, typed as a name, must not stand for the account."""
+    world = sqlite_world
+    ada = world.user("ada")
+    for _ in range(RATE.amount):
+        assert log_in(world.client(), str(ada.id), "x").status_code == 422
+    assert log_in(world.client(), "ada").status_code == 303
 
 
 def test_without_redis_everybody_may_log_in(redis: ValkeyServer, sqlite_url: str, smtp: SmtpServer) -> None:
@@ -346,6 +356,29 @@ def test_the_current_password_cannot_be_guessed_from_a_stolen_session(sqlite_wor
     statuses = [client.post("/account/password", data=form).status_code for _ in range(RATE.amount + 1)]
     assert statuses == [422] * RATE.amount + [429]
     assert client.post("/account/password", data=form | {"current": PASSWORD}).status_code == 429
+
+
+def test_nobody_waits_while_a_password_is_hashed(sqlite_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    free: list[bool] = []
+
+    class Looking(PasswordHasher):
+        """Whether somebody else could write now."""
+
+        def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+            with (
+                closing(
+                    sqlite3.connect(str(sqlite_world.engine.url.database), timeout=0, isolation_level=None)
+                ) as other,
+                suppress(sqlite3.OperationalError),
+            ):
+                free.append(other.execute("BEGIN IMMEDIATE") is not None)
+            return super().hash(password, salt=salt)
+
+    client = sqlite_world.client(sqlite_world.user("ada"))
+    monkeypatch.setattr(passwords, "_hasher", Looking(time_cost=1, memory_cost=8, parallelism=1))
+    form = {"current": PASSWORD, "new": NEW, "again": NEW}
+    assert client.post("/account/password", data=form).status_code == 303
+    assert free == [True]
 
 
 def test_name_and_time_zone(sqlite_world: World) -> None:

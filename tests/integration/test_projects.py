@@ -1,5 +1,6 @@
 """Projects and tasks in the browser and for programs: who sees what, who may do what, and what follows."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from html import unescape
@@ -99,10 +100,13 @@ def test_bad_input_is_one_clear_error(here: World) -> None:
         ("/tasks/{task}/status", {}, "choose from pending, in_progress, done"),
         ("/tasks/{task}/status", {"status": ["done"]}, "choose from"),
         ("/tasks/{task}/status", ["done"], "must be a JSON object"),
+        ("/tasks/{task}/complete", "[" * 100_000, "nested too deeply"),
         ("/tasks/{task}/complete", {"reason": "x" * 1001}, "use at most 1000 characters"),
         ("/tasks/{task}/complete", {"reason": 7}, "reason=7: give a text"),
         ("/tasks/{task}/complete", {"reason": "\0"}, "leave out the characters"),
         ("/tasks/{task}/assign", {"assignee_id": 0}, "choose a member of the project"),
+        ("/tasks/{task}/assign", {"assignee_id": 2**63}, "give the number that it has"),
+        ("/tasks/{task}/assign", {"assignee_id": 2**63 - 1}, "choose a member of the project"),
         ("/tasks/{task}/assign", {"assignee_id": "1" * 99}, "give the number that it has"),
         ("/projects/{project}/tasks", {"title": "  "}, "title is missing"),
         ("/projects/{project}/tasks", {"title": "a\u202eb"}, "cannot be seen"),
@@ -111,7 +115,8 @@ def test_bad_input_is_one_clear_error(here: World) -> None:
         ("/projects/{project}/tasks", {"title": "x", "priority": "urgent"}, "choose from high, normal, low"),
     ]
     for path, body, says in cases:
-        answer = client.post(path.format(**ids), json=body)
+        data = body if isinstance(body, str) else json.dumps(body)
+        answer = client.post(path.format(**ids), data=data, content_type="application/json")
         assert answer.status_code == 400, body
         assert says in unescape(answer.text)
     stranger = client.post(f"/tasks/{team.task.id}/assign", data={"assignee_id": team.stranger.id})
@@ -197,6 +202,20 @@ def test_assigning_is_done_in_the_request(world: World, team: Team) -> None:
     assert told == {team.owner.id, team.member.id, team.assignee.id}
     client.post(f"/tasks/{team.task.id}/assign", data={"assignee_id": ""})
     assert [mail["Subject"] for mail in world.mails()] == ["Trace <the> fault: assigned to nobody"]
+
+
+def test_to_assign_a_task_reads_whom_it_concerns_and_not_the_organisation(here: World) -> None:
+    team, read = Team(here), set[int]()
+    others = {here.user(organisation_id=team.owner.organisation_id).id for _ in range(3)}
+
+    def note(user: User, _: Any) -> None:
+        read.add(user.id)
+
+    sa.event.listen(User, "load", note)
+    answer = here.client(team.owner).post(f"/tasks/{team.task.id}/assign", json={"assignee_id": team.member.id})
+    sa.event.remove(User, "load", note)
+    assert answer.json == {"changed": True}
+    assert not others & read
 
 
 def test_a_new_task_is_due_by_the_clock_of_whoever_adds_it(world: World, team: Team) -> None:

@@ -1,13 +1,18 @@
 """What `./start_services.sh` decides to run, and where."""
 
+import os
 import socket
+import subprocess
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from embedded.errors import StartError
 from embedded.ports import FIRST_CHOICE, choose_ports, free_port, is_free, recall_ports
 from embedded.services import Plan, plan
+from tests.system import wait_until
 
 PORTS = {"application": 8000, "inbox": 8025, "flower": 5555, "smtp": 1025, "redis": 6380}
 
@@ -111,3 +116,20 @@ def test_a_memory_that_makes_no_sense_is_forgotten(tmp_path: Path, content: str)
     memory.write_text(content)
     assert recall_ports(memory) == {}
     assert choose_ports(memory).keys() == FIRST_CHOICE.keys()
+
+
+def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
+    """Browsers leave theirs open, six each; and whoever sends nothing at all can open many."""
+    port = free_port(20_000 + os.getpid() % 10_000)  # below those of outgoing connections
+    services = plan({}, PORTS | {"application": port}, tmp_path).services
+    (web,) = (service for service in services if service.name == "application")
+    environment = os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path / 'none.db'}", "REDIS_URL": "redis://127.0.0.1:1"}
+    with ExitStack() as stack:
+        process = stack.enter_context(subprocess.Popen(web.command, env=environment, cwd=tmp_path))
+        stack.callback(process.terminate)
+        wait_until(lambda: not is_free(port))
+        assert process.poll() is None
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            assert answer.status == 200
