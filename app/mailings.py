@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.accounts.models import User
-from outbox.errors import InvalidEmail
+from outbox.errors import InvalidEmail, SettingsError
 from outbox.service import EmailService
 from outbox.settings import Settings
 
@@ -63,7 +63,12 @@ def send(
     users: sa.Select[User],
     compose: Compose,
 ) -> Tally:
-    """Mail every one of `users` who has an address and has not had this mailing in this period."""
+    """Mail every one of `users` who has an address and has not had this mailing in this period.
+
+    Raises SettingsError without a sender: no mail could be written, and what `compose` marks as said would be lost.
+    """
+    if settings.smtp_from_email is None:
+        raise SettingsError(f"SMTP_FROM_EMAIL is not set, and {mailing.name} has to be from somebody: set it")
     tally = Tally()
     last = 0
     while True:
