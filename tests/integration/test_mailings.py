@@ -132,7 +132,7 @@ def test_what_a_batch_costs_does_not_depend_on_its_users(world: World, monkeypat
 
 
 def test_without_a_sender_nothing_is_marked_as_said(sqlite_world: World) -> None:
-    """A setting that is missing is nobody's mail that cannot be written: the run fails, and the next one says it all."""
+    """A missing setting is nobody's mail that cannot be written: the run fails, and the next one says it all."""
     ada = sqlite_world.user("ada")
 
     def compose(session: Session, users: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
