@@ -7,25 +7,17 @@ from sqlalchemy.orm import sessionmaker
 
 from app.accounts.access import admit
 from app.accounts.cli import users
-from app.accounts.routes import accounts
 from app.accounts.throttle import Throttle
 from app.accounts.times import tell_times
-from app.admin import admin
 from app.answers import finish
 from app.celery_app import create_celery
 from app.database import Id, close_sessions
-from app.exports.routes import exports
-from app.files.routes import files
-from app.notifications.routes import notifications
 from app.nudge import Nudge, connect
-from app.projects.routes import projects
 from app.queues import DRAIN
-from app.quizzes.routes import quizzes
 from app.rates import create_rates
+from app.rooms import ROOMS
 from app.seed import command as seed_command
 from app.settings import AppSettings
-from app.status import status
-from app.unsubscribe import unsubscribing
 from outbox.database import create_engine
 
 
@@ -61,6 +53,6 @@ def create_app(settings: AppSettings | None = None) -> Flask:
     finish(app)
     app.cli.add_command(users)
     app.cli.add_command(seed_command)
-    for room in (status, unsubscribing, admin, accounts, quizzes, projects, files, exports, notifications):
+    for room in ROOMS:
         app.register_blueprint(room)
     return app

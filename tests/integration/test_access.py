@@ -202,7 +202,7 @@ def test_every_form_needs_its_token(town: Town, route: Route) -> None:
 
 def test_a_program_is_told_so_and_not_sent_to_a_login_page(town: Town) -> None:
     for route in TABLE:
-        if route.expected[0] == LOGIN:
+        if route.expected[0] == LOGIN and len(set(route.expected)) > 1:
             assert _ask(town, route, town.client("anonymous"), Accept="application/json") == 401, route.name
 
 

@@ -302,7 +302,7 @@ def test_a_page_costs_the_same_queries_however_much_is_on_it(
         )
     )
     assert queries() == few
-    assert max(few) <= 5
+    assert max(few) <= 7  # two of them the bell's
     monkeypatch.setattr(lists, "PAGE", 3)
     first, second = (world.client(team.owner).get(f"{paths[1]}?page={n}").text for n in (1, 2))
     assert ("page=2" in first, "page=1" in second, "page=3" in second) == (True, True, False)
