@@ -7,7 +7,7 @@ from flask import Response, current_app, jsonify, make_response, render_template
 from kombu.exceptions import KombuError
 from werkzeug.exceptions import ServiceUnavailable
 
-_AWAY = "Nothing was changed: the workers cannot be reached at the moment. Please try again in a minute."
+_AWAY = "Nothing was changed: the workers in the background cannot be reached. Please try again in a minute."
 
 
 def dispatch(name: str, *arguments: Any, task_id: str | None = None) -> str:
