@@ -5,11 +5,12 @@
 """
 
 from datetime import date, datetime
-from zoneinfo import ZoneInfo
 
 from babel.dates import format_date, format_datetime
 from flask import Flask
 from flask_login import current_user
+
+from app.accounts.zones import zone_of
 
 _LOCALE = "en"
 """The language of the pages."""
@@ -35,4 +36,4 @@ def local_date(day: date | None) -> str:
 def _here(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"{moment!r} has no time zone: pass an aware datetime")
-    return moment.astimezone(ZoneInfo(getattr(current_user, "time_zone", "UTC")))
+    return moment.astimezone(zone_of(getattr(current_user, "time_zone", "UTC")))

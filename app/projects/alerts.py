@@ -12,7 +12,7 @@ from app.accounts.models import User
 from app.categories import TASKS
 from app.mailings import Mailing, Tally
 from app.projects.days import day_of
-from app.projects.mails import OPEN, addressed_to, overdue_line, tasks_of
+from app.projects.mails import OPEN, addressed_to, assignees_of, overdue_line, tasks_of
 from app.projects.models import Task
 from app.settings import AppSettings
 
@@ -38,6 +38,6 @@ def send(sessions: sessionmaker[Session], settings: AppSettings, now: datetime) 
             if user.id in tasks
         }
 
-    users = sa.select(User).where(User.id.in_(sa.select(Task.assignee_id).where(overdue)))
+    users = assignees_of(overdue)
     today = day_of(now, settings.celery_timezone).isoformat()
     return mailings.send(sessions, settings, MAILING, period=today, users=users, compose=compose)

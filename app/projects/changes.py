@@ -6,12 +6,13 @@ A change that somebody else made first is none: it leaves no line in the history
 import logging
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.accounts.models import User
+from app.accounts.zones import zone_of
 from app.categories import TASKS
 from app.notifications.feed import notify
 from app.projects.mails import task_url
@@ -21,6 +22,8 @@ from outbox.errors import InvalidEmail
 from outbox.service import EmailService
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _TEMPLATES = {ChangedField.STATUS: "task_changed", ChangedField.ASSIGNEE: "task_assigned"}
 
@@ -39,16 +42,21 @@ def update_status(
 
     ValueError for a status, a task or a user that does not exist.
     """
-    if new_status not in set(TaskStatus):
+    if new_status not in list(TaskStatus):
         raise ValueError(f"new_status={new_status!r}: choose from {', '.join(TaskStatus)}")
     with sessions.begin() as session:
-        task = session.get(Task, task_id)
+        task = _of_id(session, Task, task_id)
         if task is None:
             raise ValueError(f"task_id={task_id!r}: there is no such task; it may have been deleted meanwhile")
-        by = None if changed_by is None else session.get(User, changed_by)
+        by = None if changed_by is None else _of_id(session, User, changed_by)
         if changed_by is not None and by is None:
             raise ValueError(f"changed_by={changed_by!r}: there is no such user; leave it out where nobody did it")
         return set_status(session, settings, task, TaskStatus(new_status), by, reason, now)
+
+
+def _of_id(session: Session, model: type[T], id_: int) -> T | None:
+    """None for what is no id either, which a task may be given: the databases would raise."""
+    return session.get(model, id_) if type(id_) is int and 0 < id_ < 2**63 else None
 
 
 def set_status(  # noqa: PLR0917 - what, to which, by whom, why, when: all of it is on record
@@ -124,7 +132,7 @@ def _mail(session: Session, settings: AppSettings, task: Task, change: TaskChang
     }
     by = change.changed_by.name if change.changed_by else None
     for user in _concerned(task):
-        own = {"name": user.name, "time_zone": user.time_zone, "is_assignee": user.id == task.assignee_id}
+        own = {"name": user.name, "time_zone": str(zone_of(user.time_zone)), "is_assignee": user.id == task.assignee_id}
         changed = {"task": task_said, "by": by, "reason": change.reason, "changed_at": change.changed_at}
         try:
             if user.email is not None:

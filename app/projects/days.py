@@ -2,7 +2,8 @@
 
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
+
+from app.accounts.zones import zone_of
 
 
 class Span(NamedTuple):
@@ -14,7 +15,7 @@ class Span(NamedTuple):
 
 def day_of(moment: datetime, zone: str) -> date:
     """The day that it is then, in that zone."""
-    return moment.astimezone(ZoneInfo(zone)).date()
+    return moment.astimezone(zone_of(zone)).date()
 
 
 def monday_of(moment: datetime, zone: str) -> date:
@@ -25,7 +26,7 @@ def monday_of(moment: datetime, zone: str) -> date:
 
 def week_from(monday: date, zone: str) -> Span:
     """Seven days, from midnight to midnight by the clocks of the zone."""
-    midnights = (datetime.combine(day, time(), ZoneInfo(zone)) for day in (monday, monday + timedelta(days=7)))
+    midnights = (datetime.combine(day, time(), zone_of(zone)) for day in (monday, monday + timedelta(days=7)))
     return Span(*(midnight.astimezone(UTC) for midnight in midnights))
 
 
@@ -35,5 +36,5 @@ def until_tomorrow(now: datetime, zone: str) -> Span:
     A run a day then covers all of time. Where tomorrow has that time twice, or skips it, the later reading holds: what
     is covered twice does less harm than what is not covered at all.
     """
-    tomorrow = now.astimezone(ZoneInfo(zone)) + timedelta(days=1)  # wall time: the clock change does not shift it
+    tomorrow = now.astimezone(zone_of(zone)) + timedelta(days=1)  # wall time: the clock change does not shift it
     return Span(now, max(tomorrow.replace(fold=fold).astimezone(UTC) for fold in (0, 1)))

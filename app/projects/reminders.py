@@ -13,8 +13,8 @@ from app.accounts.models import User
 from app.categories import TASKS
 from app.mailings import Mailing, Tally
 from app.projects.days import until_tomorrow
-from app.projects.mails import OPEN, SHOWN, Tasks, addressed_to, line
-from app.projects.models import Project, Task
+from app.projects.mails import COLUMNS, OPEN, SHOWN, Tasks, addressed_to, assignees_of, line
+from app.projects.models import Task
 from app.settings import AppSettings
 
 MAILING = Mailing("task_reminder", TASKS)
@@ -46,7 +46,7 @@ def send(sessions: sessionmaker[Session], settings: AppSettings, now: datetime) 
             if user.id in tasks
         }
 
-    users = sa.select(User).where(User.id.in_(sa.select(Task.assignee_id).where(due)))
+    users = assignees_of(due)
     return mailings.send(sessions, settings, MAILING, period=uuid4().hex, users=users, compose=compose)
 
 
@@ -74,10 +74,5 @@ def _mark(session: Session, users: Sequence[User], due: sa.ColumnElement[bool]) 
 
 
 def _rows(session: Session, ids: Sequence[int]) -> Sequence[Any]:
-    query = (
-        sa.select(Task.assignee_id, Task.id, Task.title, Task.priority, Task.due_at, Project.name.label("project"))
-        .join(Task.project)
-        .where(Task.id.in_(ids))
-        .order_by(Task.due_at, Task.id)
-    )
+    query = sa.select(*COLUMNS).join(Task.project).where(Task.id.in_(ids)).order_by(Task.due_at, Task.id)
     return session.execute(query).all()

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
 
 from flask import request
 from werkzeug.exceptions import BadRequest
 
 from app.accounts.models import User
+from app.accounts.zones import zone_of
 
 LONGEST_TITLE = 200
 LONGEST_REASON = 1000
@@ -80,7 +80,7 @@ class Fields:
             raise _bad(name, value, "give a date and time, such as 2026-11-22T18:00") from error
         if moment.year not in _YEARS:
             raise _bad(name, value, f"use a year from {_YEARS[0]} to {_YEARS[-1]}")
-        return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(user.time_zone))).astimezone(UTC)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=zone_of(user.time_zone))).astimezone(UTC)
 
     def id(self, name: str) -> int | None:
         """Of somebody or something; None if it is empty."""

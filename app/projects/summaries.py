@@ -16,7 +16,7 @@ from app.accounts.models import User
 from app.categories import SUMMARIES
 from app.mailings import Mailing, Tally
 from app.projects.days import monday_of, week_from
-from app.projects.mails import OPEN, Tasks, addressed_to, line, overdue_line, tasks_of
+from app.projects.mails import OPEN, Tasks, addressed_to, assignees_of, line, overdue_line, tasks_of
 from app.projects.models import Task, TaskStatus
 from app.settings import AppSettings
 from outbox.database import UtcDateTime
@@ -49,9 +49,7 @@ def send(sessions: sessionmaker[Session], settings: AppSettings, now: datetime) 
             if user.id in counts
         }
 
-    users = sa.select(User).where(
-        User.id.in_(sa.select(Task.assignee_id).where(Task.archived_at.is_(None))), wanted_by(User.email, SUMMARIES)
-    )
+    users = assignees_of(Task.archived_at.is_(None)).where(wanted_by(User.email, SUMMARIES))
     return mailings.send(sessions, settings, MAILING, period=monday.isoformat(), users=users, compose=compose)
 
 

@@ -18,7 +18,7 @@ _BLUE = (74, 123, 224)
 
 _SHADES = 15
 """Of the grey, from nothing to opaque, for the edges of the letters. With the blue they fill four bits a pixel: a file
-of some 5 KB, drawn in a tenth of the time that reducing a picture in full colour takes."""
+of 5 to 9 KB, drawn in a tenth of the time that reducing a picture in full colour takes."""
 
 _WORDS = 48
 """Height of the letters: 24 pixels in the mail, and 13 on a telephone, which shows all of it smaller."""

@@ -1,7 +1,7 @@
 """The daily reminder: to who has not logged in for a while, while there are quizzes they did not take."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
 from itertools import islice
@@ -39,20 +39,21 @@ def send(sessions: sessionmaker[Session], settings: AppSettings, now: datetime) 
     def compose(session: Session, users: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
         taken = _taken(session, users)
         contexts = {user.id: _context(quizzes, taken[user.id]) | addressed_to(user, settings) for user in users}
-        mails = {
+        return {
             user.id: {"context": contexts[user.id] | {"last_login_at": user.last_login_at}}
             for user in users
             if contexts[user.id]["open"]
         }
-        # One statement for all of them. It holds when the mails do.
+
+    def record(session: Session, ids: Collection[int]) -> None:
         session.execute(
-            sa.update(User).where(User.id.in_(mails)).values(last_reminder_sent=now),
+            sa.update(User).where(User.id.in_(ids)).values(last_reminder_sent=now),
             execution_options={"synchronize_session": False},
         )
-        return mails
 
     users = _inactive(now - timedelta(days=settings.reminder_inactive_days), midnight)
-    return mailings.send(sessions, settings, MAILING, period=today.isoformat(), users=users, compose=compose)
+    period = today.isoformat()
+    return mailings.send(sessions, settings, MAILING, period=period, users=users, compose=compose, record=record)
 
 
 def _inactive(since: datetime, midnight: datetime) -> sa.Select[User]:

@@ -1,22 +1,16 @@
 """The mails about quizzes, read at the relay: to the right people, with the right content, once."""
 
-import sys
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from io import BytesIO
-from signal import SIGKILL
-from subprocess import run
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 import time_machine
 from PIL import Image
-from sqlalchemy.orm import Session
 
 from app import mailings
 from app.accounts.models import User
@@ -24,7 +18,8 @@ from app.categories import REMINDERS, REPORTS
 from app.queues import SEND_DAILY_REMINDERS, SEND_MONTHLY_REPORTS
 from app.quizzes import reminders, reports
 from outbox import subscriptions
-from outbox.models import EmailContent
+from outbox.models import EmailAttachment, EmailBlob
+from outbox.service import EmailService
 from outbox.subscriptions import Subscription
 from tests.application import World, html_of
 from tests.application import text_of as text_with_crlf
@@ -148,6 +143,23 @@ def test_a_mail_that_cannot_be_written_keeps_nobody_elses_back(world: World) -> 
     assert receivers(world.mails()) == ["ada"]
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_nobody_who_logs_in_waits_for_the_reminders_to_be_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.quiz()
+    world.user("ada")
+    whole = EmailService.queue_emails
+
+    def log_in_meanwhile(self: EmailService, mails: Any, **common: Any) -> list[int]:
+        with world.engine.begin() as connection:
+            connection.execute(sa.select(User.id).with_for_update(nowait=True, key_share=True))
+        return whole(self, mails, **common)
+
+    monkeypatch.setattr(EmailService, "queue_emails", log_in_meanwhile)
+    assert remind(world) == {"queued": 1}
+
+
 def test_no_quizzes_no_reminders(world: World) -> None:
     world.user()
     assert remind(world) == {"nothing_to_say": 1}
@@ -198,6 +210,16 @@ def test_the_chart_is_a_part_of_the_mail_and_is_said_in_words(world: World) -> N
     assert words in text_of(mail)
     with Image.open(BytesIO(picture.get_content())) as image:
         assert image.size == (1068, 448)
+
+
+def test_the_same_chart_is_kept_once(world: World) -> None:
+    quiz = world.quiz()
+    for name, correct in (("ada", 2), ("bob", 2), ("cyd", 3)):
+        world.attempt(member(world, name), quiz, correct, taken_at=NOON)
+    assert report(world) == {"queued": 3}
+    with world.session() as session:
+        kept, shown = (session.scalar(sa.select(sa.func.count()).select_from(t)) for t in (EmailBlob, EmailAttachment))
+        assert (kept, shown) == (2, 3)
 
 
 def test_who_took_nothing_is_told_so(world: World) -> None:
@@ -286,7 +308,7 @@ def test_a_time_zone_that_this_machine_does_not_know_counts_as_utc(world: World)
     assert "one quiz" in world.mails()[0]["Subject"]
 
 
-# Many users, two runs, one killed
+# Many users
 
 Send = Callable[..., mailings.Tally]
 BOTH = pytest.mark.parametrize(
@@ -294,8 +316,8 @@ BOTH = pytest.mark.parametrize(
 )
 
 
-def crowd(world: World, count: int) -> list[str]:
-    """Usernames of people with a quiz open and one taken, each with figures of their own."""
+def crowd(world: World, count: int) -> None:
+    """People with a quiz open and one taken, each with figures of their own."""
     with world.session() as session:
         organisation = world.organisation()
         people = [
@@ -310,17 +332,9 @@ def crowd(world: World, count: int) -> list[str]:
             for n in range(count)
         ]
         session.add_all(people)
-    open_, taken = world.quiz(), world.quiz()
-    del open_
+    taken, _ = world.quiz(), world.quiz()
     for n, one in enumerate(people):
         world.attempt(one, taken, n % 101, questions=100, taken_at=datetime(2026, 11, 9, tzinfo=UTC))
-    return [one.username for one in people]
-
-
-def queued(world: World) -> Counter[str]:
-    """By whom it is for, without their domain."""
-    with world.session() as session:
-        return Counter(address.partition("@")[0] for address in session.scalars(sa.select(EmailContent.to_header)))
 
 
 @BOTH
@@ -332,89 +346,6 @@ def test_a_batch_costs_the_same_statements_however_many_are_in_it(world: World, 
             assert send(world.app.extensions["sessions"], world.settings, now).queued == people
         counts.append(len(seen))
     assert counts[0] == counts[1] < 25
-
-
-@BOTH
-def test_two_runs_at_once_mail_everybody_once(
-    world: World, send: Send, now: datetime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mailings, "BATCH", 3)
-    names = crowd(world, 10)
-    tallies: list[mailings.Tally] = []
-    start = threading.Barrier(2)
-
-    def run_one() -> None:
-        start.wait()
-        tallies.append(send(world.app.extensions["sessions"], world.settings, now))
-
-    threads = [threading.Thread(target=run_one) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(tally.queued for tally in tallies) == 10
-    assert queued(world) == Counter(names)
-
-
-@BOTH
-def test_a_run_that_fails_in_the_middle_is_taken_up_by_the_next(
-    world: World, send: Send, now: datetime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mailings, "BATCH", 3)
-    names = crowd(world, 7)
-    whole, batches = mailings.send, 0
-
-    def breaking(*arguments: Any, compose: mailings.Compose, **keywords: Any) -> mailings.Tally:
-        def compose_once(session: Session, users: Sequence[User]) -> Any:
-            nonlocal batches
-            batches += 1
-            said = compose(session, users)
-            if batches == 2:
-                raise OSError("the machine is going down")
-            return said
-
-        return whole(*arguments, compose=compose_once, **keywords)
-
-    with monkeypatch.context() as broken:
-        broken.setattr(mailings, "send", breaking)
-        with pytest.raises(OSError, match="going down"):
-            send(world.app.extensions["sessions"], world.settings, now)
-    assert queued(world) == Counter(names[:3])
-    assert send(world.app.extensions["sessions"], world.settings, now).queued == 4
-    assert queued(world) == Counter(names)
-
-
-KILLED = """
-import os, signal, sys
-from datetime import datetime
-from app import create_app, mailings
-from app.quizzes import reminders
-from app.settings import AppSettings
-
-mailings.BATCH = 3
-queue = mailings._queue
-
-def queue_and_die(session, service, mails, common, tally):
-    queue(session, service, mails, common, tally)
-    if tally.queued > 3:
-        session.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-mailings._queue = queue_and_die
-app = create_app(AppSettings.load(smtp_from_email="a@example.com"))
-reminders.send(app.extensions["sessions"], app.extensions["settings"], datetime.fromisoformat(sys.argv[1]))
-"""
-
-
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_run_that_is_killed_is_taken_up_by_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = crowd(world, 7)
-    monkeypatch.setenv("DATABASE_URL", world.settings.database_url)
-    killed = run([sys.executable, "-c", KILLED, NOON.isoformat()], check=False, timeout=60)
-    assert killed.returncode == -SIGKILL
-    assert queued(world) == Counter(names[:3])
-    assert remind(world) == {"queued": 4}
-    assert queued(world) == Counter(names)
 
 
 def with_settings(world: World, **settings: Any) -> World:

@@ -1,17 +1,14 @@
 """What the schedule mails about tasks: to the right people, the right things, once, whoever else runs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from threading import Thread
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 import time_machine
 
-from app import mailings
+from app.accounts.models import User
 from app.categories import SUMMARIES
 from app.projects import alerts, cleanup, reminders, reports, summaries
 from app.projects.mails import SHOWN
@@ -24,7 +21,6 @@ from app.queues import (
     SEND_WEEKLY_SUMMARY,
 )
 from outbox import subscriptions
-from outbox.models import EmailContent
 from tests.application import World, html_of, text_of
 from tests.smtp_server import SmtpServer
 
@@ -221,6 +217,19 @@ def test_the_summary_is_of_the_users_week(world: World, project: Project) -> Non
     assert queued(at(world, NOW + 7 * DAY, SEND_WEEKLY_SUMMARY))["queued"] == 2
 
 
+def test_a_time_zone_that_this_machine_does_not_know_keeps_no_mail_back(world: World, project: Project) -> None:
+    users = [world.admin(name) for name in ("ada", "bob")]
+    for user in users:
+        for due in (NOW - 2 * DAY, NOW + HOUR):
+            world.task(project, user, title="?", due_at=due)
+    with world.session() as session:
+        session.execute(sa.update(User).where(User.id == users[0].id).values(time_zone="Mars/Olympus"))
+    for name in (GENERATE_TASK_REPORT, SEND_TASK_REMINDERS, SEND_OVERDUE_ALERTS, SEND_WEEKLY_SUMMARY):
+        assert at(world, NOW, name)["queued"] == 2
+        to_ada, to_bob = (re.sub("Ada|Bob|/tasks/[0-9]+|/unsubscribe/.*", "", text_of(mail)) for mail in world.mails())
+        assert to_ada == to_bob
+
+
 def test_what_was_done_a_month_ago_is_archived_in_batches(
     world: World, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,51 +251,6 @@ def _everybody_has_everything(world: World, project: Project, users: int) -> Non
     made = [world.admin(f"admin{next(world._numbers)}", organisation=theirs) for _ in range(users)]
     due = (NOW - HOUR, NOW + HOUR)
     world.add(*(Task(project_id=project.id, assignee_id=user.id, title="?", due_at=at) for user in made for at in due))
-
-
-class Killed(BaseException):
-    """As good as SIGKILL: nothing handles it."""
-
-
-def test_a_run_that_was_killed_is_taken_up_where_it_stopped(
-    world: World, project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mailings, "BATCH", 2)
-    _everybody_has_everything(world, project, users=5)
-    sessions = world.app.extensions["sessions"]
-    for mailing in MAILINGS:
-        with _dying_at_the_third_commit(world.engine), pytest.raises(Killed):
-            mailing.send(sessions, world.settings, NOW)
-        assert 0 < len(_recipients(world, mailing.MAILING.name)) < 5
-        # And of two that go on, each does what the other does not.
-        moments = (NOW, NOW + timedelta(seconds=1))
-        runs = [Thread(target=mailing.send, args=(sessions, world.settings, moment)) for moment in moments]
-        for run in runs:
-            run.start()
-        for run in runs:
-            run.join()
-        got = _recipients(world, mailing.MAILING.name)
-        assert len(got) == len(set(got)) == 5
-
-
-@contextmanager
-def _dying_at_the_third_commit(engine: sa.Engine) -> Iterator[None]:
-    commits = count()
-
-    def die(_: sa.Connection) -> None:
-        if next(commits) == 2:
-            raise Killed
-
-    sa.event.listen(engine, "commit", die)
-    try:
-        yield
-    finally:
-        sa.event.remove(engine, "commit", die)
-
-
-def _recipients(world: World, template: str) -> list[str]:
-    with world.session() as session:
-        return list(session.scalars(sa.select(EmailContent.to_header).where(EmailContent.template == template)))
 
 
 def test_a_batch_costs_the_same_statements_whatever_is_in_it(world: World, project: Project) -> None:

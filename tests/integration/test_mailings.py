@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from threading import Thread
+from threading import Event, Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -107,6 +108,65 @@ def test_a_mail_that_cannot_be_written_keeps_nobody_elses_back(world: World, cap
         assert _send(world) == {"queued": 2, "invalid": 1}
     assert "no address" in caplog.text
     assert _recipients(world) == ["ada@example.com", "cyd@example.com"]
+
+
+def test_what_was_composed_for_a_mail_that_cannot_be_written_is_undone(world: World) -> None:
+    names = ("ada", "bob", "cyd")
+    users = [world.user(name, email="no address" if name == "bob" else f"{name}@example.com") for name in names]
+
+    def says_so(session: Session, users: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
+        ids = [user.id for user in users]
+        session.execute(sa.update(User).where(User.id.in_(ids)).values(last_reminder_sent=sa.func.now()))
+        return _everybody()(session, users)
+
+    assert _send(world, says_so) == {"queued": 2, "invalid": 1}
+    with world.session() as session:
+        said = session.scalars(sa.select(User.id).where(User.last_reminder_sent.is_not(None)).order_by(User.id)).all()
+    assert said == [users[0].id, users[2].id]
+
+
+def test_a_wrong_address_does_not_cost_a_round_for_each_of_its_batch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailings, "BATCH", 64)
+    for number in range(64):
+        world.user(email="no address" if number == 20 else f"u{number}@example.com")
+    composed: list[int] = []
+
+    def counts(session: Session, users: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
+        composed.append(len(users))
+        return _everybody()(session, users)
+
+    assert _send(world, counts) == {"queued": 63, "invalid": 1}
+    assert sorted(composed) == [1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 64]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_between_two_batches_whoever_waits_to_write_has_their_turn(world: World) -> None:
+    for name in ("ada", "bob", "cyd"):
+        world.user(name)
+    begun = Event()
+
+    def log_in() -> None:
+        begun.set()
+        with world.engine.begin() as connection:
+            connection.execute(sa.update(User).values(last_login_at=sa.func.now()))
+
+    login = Thread(target=log_in)
+    waiting: list[bool] = []
+
+    def compose(session: Session, users: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
+        if not begun.is_set():
+            login.start()
+            begun.wait()
+            sleep(0.4)  # as long as a batch takes; by now who waits looks every tenth of a second
+        else:
+            waiting.append(login.is_alive())
+        return _everybody()(session, users)
+
+    assert _send(world, compose) == {"queued": 3}
+    login.join()
+    assert waiting == [False]
 
 
 def test_whom_there_is_nothing_to_say_to(world: World) -> None:

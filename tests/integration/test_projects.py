@@ -254,12 +254,21 @@ def test_an_unusable_address_keeps_no_task_from_being_completed(world: World, te
     assert [mail["To"] for mail in world.mails()] == ["assignee@example.com"]
 
 
-def test_the_worker_refuses_what_does_not_exist(here: World) -> None:
-    task = Team(here).task.id
-    wrong = {"task_id=0": (0, "done"), "choose from pending": (task, "finished"), "changed_by=99": (task, "done", 99)}
+def test_the_worker_refuses_what_does_not_exist(world: World) -> None:
+    task = Team(world).task.id
+    wrong = {
+        "task_id=0": (0, "done"),
+        "task_id='it'": ("it", "done"),
+        f"task_id={2**63}": (2**63, "done"),
+        "task_id=True": (True, "done"),
+        "choose from pending": (task, "finished"),
+        r"new_status=\[\]": (task, []),
+        "changed_by=99": (task, "done", 99),
+        "changed_by='ada'": (task, "done", "ada"),
+    }
     for says, arguments in wrong.items():
         with pytest.raises(ValueError, match=says):
-            here.run(UPDATE_TASK_STATUS, *arguments)
+            world.run(UPDATE_TASK_STATUS, *arguments)
 
 
 def test_without_a_broker_nothing_is_changed(here: World, redis: ValkeyServer) -> None:

@@ -1,0 +1,18 @@
+"""A user's time zone, for mails and pages that must come about whatever the table of zones has."""
+
+import logging
+from datetime import UTC, tzinfo
+from functools import cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def zone_of(name: str) -> tzinfo:
+    """A user's zone. One that this machine's table does not have must not keep everybody's mail back: UTC then."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder, "Europe", or far too long
+        log.warning("users.time_zone=%r is no time zone here: UTC is used for it; install tzdata or correct it", name)
+        return UTC
