@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 from flask import Flask, Response, current_app, g, json, render_template
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.exceptions import Forbidden, HTTPException, NotFound, ServiceUnavailable
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.accounts.access import wants_json
@@ -25,6 +25,12 @@ _HEADERS = {
 }
 
 _SERVERS_FAULT = 500
+
+_IN_PLAIN_WORDS = {
+    Forbidden: "Your account may not see or do this. If it should, ask an admin.",
+    NotFound: "There is nothing at this address, or nothing that you may see. Perhaps the link is old, or incomplete.",
+}
+"""For people, instead of what Werkzeug says to developers. What a view says itself stands."""
 
 
 def finish(app: Flask) -> None:
@@ -59,12 +65,17 @@ def _page(error: HTTPException) -> str:
     try:
         if error.code is not None and error.code >= _SERVERS_FAULT and "database_session" in g:
             g.database_session.rollback()
-        return render_template("error.html", error=error)
+        return render_template("error.html", error=error, said=_said(error))
     except Exception:
         if error.code is None or error.code < _SERVERS_FAULT:
             raise
         current_app.logger.exception("the page for %s cannot be made", error.name)
         return ""
+
+
+def _said(error: HTTPException) -> str | None:
+    is_a_views_own = error.description != type(error).description
+    return error.description if is_a_views_own else _IN_PLAIN_WORDS.get(type(error), error.description)
 
 
 def _away(error: sa.exc.OperationalError) -> AnyResponse:

@@ -9,7 +9,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from app.database import request_session
 
-_AWAY = "Nothing was changed: the workers cannot be reached at the moment. Please try again in a minute."
+_AWAY = "Nothing was changed: the workers in the background cannot be reached. Please try again in a minute."
 
 
 def dispatch(name: str, *arguments: Any, task_id: str | None = None) -> str:

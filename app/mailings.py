@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.accounts.models import User
 from outbox.database import BigId
-from outbox.errors import InvalidEmail
+from outbox.errors import InvalidEmail, SettingsError
 from outbox.service import EmailService
 from outbox.settings import Settings
 
@@ -80,7 +80,12 @@ def send(
     compose: Compose,
     record: Record = lambda _, __: None,
 ) -> Tally:
-    """Mail every one of `users` who has an address and has not had this mailing in this period."""
+    """Mail every one of `users` who has an address and has not had this mailing in this period.
+
+    Raises SettingsError without a sender: then no mail can be written, and it is nobody's fault among them.
+    """
+    if settings.smtp_from_email is None:
+        raise SettingsError(f"SMTP_FROM_EMAIL is not set, and {mailing.name} has to be from somebody: set it")
     run = _Run(settings, mailing, period, compose, record)
     last = 0
     while True:

@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import sqlalchemy as sa
-from dotenv import dotenv_values
+from dotenv import dotenv_values, set_key
 from flask import Flask
 from kombu.exceptions import OperationalError
 from redis import Redis
@@ -54,6 +54,7 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
         chosen = _plan(var, recall_ports(_memory(var)) if runs else choose_ports(_memory(var)))
         keys = recall_keys(_given(), _keys(var))
         os.environ |= chosen.environment | keys
+        _tell_other_commands(var / "run" / "environment", chosen.environment | keys)
         settings = _settings()
         if runs:
             console.print("It is running already:")
@@ -98,6 +99,14 @@ def _settings() -> AppSettings:
     except SettingsError as error:
         raise StartError(f"The settings are wrong: {error}. Correct the environment or the file .env.") from error
     return settings
+
+
+def _tell_other_commands(file: Path, environment: Mapping[str, str]) -> None:
+    """What only this start knows, such as the ports: `flask --env-file var/run/environment tasks run NAME` reads it."""
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600)  # there are keys in it
+    for name, value in environment.items():
+        set_key(file, name, value)
 
 
 def _memory(var: Path) -> Path:

@@ -121,9 +121,7 @@ def in_words(schedule: crontab) -> str:
 
 def _next_cells(line: Mapping[str, Any], now: datetime) -> Sequence[Any]:
     if line["next_run"] is not None:
-        return cell(f"{line['next_run']:%a %Y-%m-%d %H:%M}"), cell(distance(line["next_run"], now), "dim")
-    if line["every_seconds"] is not None:
-        return cell(""), cell(f"within {duration(line['every_seconds'])}", "dim")
+        return cell(f"{line['next_run']:%a %d %b %H:%M}"), cell(distance(line["next_run"], now), "dim")
     return cell(""), cell("")
 
 

@@ -13,7 +13,7 @@ from app.accounts import passwords, tokens
 from app.accounts.models import Organisation, Role, User
 from outbox.addresses import parse_mailbox
 from outbox.cli.surroundings import explain
-from outbox.cli.terminal import cell, put, safe, table
+from outbox.cli.terminal import RemarkTable, cell, put, safe
 
 
 class _Users(AppGroup):
@@ -74,13 +74,14 @@ def add(
 @users.command("list")
 def list_() -> None:
     """All accounts, by username."""
-    lines = table("USERNAME", "NAME", "EMAIL", "ROLE", "ORGANISATION", "ZONE", "LAST LOGIN", cut=("NAME", "EMAIL"))
+    lines = []
     with _sessions()() as session:
         for user in session.scalars(sa.select(User).options(joinedload(User.organisation)).order_by(User.username)):
-            seen = user.last_login_at and f"{user.last_login_at:%Y-%m-%d %H:%M} UTC"
-            columns = (user.username, user.name, user.email, user.role, user.organisation.name, user.time_zone, seen)
-            lines.add_row(*map(cell, columns))
-    put(lines)
+            seen = user.last_login_at and f"{user.last_login_at:%Y-%m-%d %H:%M}"
+            columns = (user.username, user.role, user.time_zone, seen)
+            who = (user.name, user.email or "no address", user.organisation.name)
+            lines.append(([cell(value) for value in columns], ", ".join(who)))
+    put(RemarkTable(("Username", "Role", "Time zone", "Last login (UTC)"), "Who", lines, whole=True))
 
 
 @users.command()

@@ -3,6 +3,8 @@
 What was uploaded is checked to be what it is served as, and is served so that a browser makes nothing else of it.
 """
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,6 +40,10 @@ files = Blueprint("files", __name__)
 
 PAGE = 24
 """Pictures on a page: rows of two, three and four come out even."""
+
+_LOOK_AGAIN = "2"  # seconds; most previews are made by then
+_LOOKS_FOR = timedelta(minutes=1)
+"""What takes longer waits for the hourly run, and a page that is renewed forgets what was chosen in it."""
 
 _FORM = 65_536  # bytes of a request beside the picture: boundaries, its name, the CSRF token
 
@@ -155,17 +161,29 @@ def _page(problem: str = "") -> Response:
     shown = found[:PAGE]
     if wants_json():
         return jsonify(files=[_described(row) for row in shown], more=len(found) > PAGE)
-    page = render_template(
+    response = make_response(_listed(shown, problem, older=shown[-1].id if len(found) > PAGE else None))
+    if not problem and any(_is_coming(row) for row in shown):  # renewed, the page would lose the problem
+        response.headers["Refresh"] = _LOOK_AGAIN
+    return response
+
+
+def _listed(shown: Sequence[Upload], problem: str, *, older: int | None) -> str:
+    return render_template(
         "files/mine.html",
         uploads=shown,
-        older=shown[-1].id if len(found) > PAGE else None,
+        older=older,
         problem=problem,
         allowed=pictures.ALLOWED,
         most_bytes=_settings().max_upload_bytes,
         most_pixels=pictures.MOST_PIXELS,
         accept=",".join(one.media_type for one in pictures.FORMATS.values()),
     )
-    return make_response(page)
+
+
+def _is_coming(row: Upload) -> bool:
+    """Whether its preview may be there in a moment."""
+    is_open = row.thumbnails_at is None and row.thumbnail_error is None
+    return is_open and datetime.now(UTC) - row.created_at < _LOOKS_FOR
 
 
 def _described(row: Upload) -> dict[str, Any]:

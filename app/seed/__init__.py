@@ -39,10 +39,7 @@ def seed(session: Session, settings: Settings, now: datetime, password: str) -> 
 
     Raises NotEmpty where there are users, ValueError for a password that nobody may have.
     """
-    if not is_empty(session):
-        raise NotEmpty(
-            "This database has users already, and the seeded ones are for an empty one: nothing was changed."
-        )
+    _refuse_users(session)
     passwords.check_new(password)
     random = Random(1815)  # noqa: S311 - a story, not a secret
     users = _users(now, passwords.hash_password(password))
@@ -63,6 +60,13 @@ def seed(session: Session, settings: Settings, now: datetime, password: str) -> 
         "projects": projects,
         "tasks": tasks,
     }
+
+
+def _refuse_users(session: Session) -> None:
+    if not is_empty(session):
+        raise NotEmpty(
+            "This database has users already, and the seeded ones are for an empty one: nothing was changed."
+        )
 
 
 def _users(now: datetime, password_hash: str) -> dict[str, User]:
@@ -91,12 +95,14 @@ def command() -> None:
 
     The users' password is ADMIN_PASSWORD; where that is not set, it is asked for.
     """
-    settings = current_app.extensions["settings"]
+    settings, sessions = (current_app.extensions[name] for name in ("settings", "sessions"))
     given = settings.admin_password
-    password = given.get_secret_value() if given else click.prompt("Password of all users", hide_input=True)
     session: Session
     try:
-        with current_app.extensions["sessions"].begin() as session:
+        with sessions() as session:  # before anybody thinks of a password, and not while they do
+            _refuse_users(session)
+        password = given.get_secret_value() if given else click.prompt("Password of all users", hide_input=True)
+        with sessions.begin() as session:
             counts = seed(session, settings, datetime.now(UTC), password)
     except (NotEmpty, ValueError) as error:
         raise click.ClickException(str(error)) from error

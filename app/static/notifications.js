@@ -71,7 +71,10 @@
     list.parentElement.hidden = false;
     document.querySelector("p.empty")?.remove();
     const seen = document.querySelector("input[name=up_to]");
-    if (seen) seen.value = news.id;
+    if (seen) {
+      seen.value = news.id;
+      seen.form.hidden = false;
+    }
   }
 
   function linked(news, otherwise) {

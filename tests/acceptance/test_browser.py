@@ -137,7 +137,7 @@ def _upload_a_picture(visitor: Visitor) -> None:
     page.get_by_label("Picture").set_input_files({"name": "harbour.png", "mimeType": "image/png", "buffer": _picture()})
     page.get_by_role("button", name="Upload").click()
     thumbnail = page.get_by_role("img", name="harbour.png")
-    wait_until(lambda: thumbnail.is_visible() or not page.reload(), what="the thumbnail")
+    expect(thumbnail).to_be_visible()  # the page renews itself until it is there
     assert thumbnail.evaluate("image => image.decode().then(() => image.naturalWidth)") == 256
 
 

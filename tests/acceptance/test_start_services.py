@@ -1,5 +1,6 @@
 """The two scripts, as a new user runs them: a copy of the tree, an empty environment, bash."""
 
+import json
 import os
 import re
 import shutil
@@ -183,6 +184,7 @@ def test_detached_it_delivers_keeps_running_and_is_stopped(copy: Copy) -> None:
     _the_receipt_has_the_right_headers(copy.inbox)
     _the_first_was_prompt(started.stdout)
     _the_pages_answer(started.stdout)
+    _other_commands_find_the_services(copy)
     _what_dies_comes_back(Supervisor(copy.root))
 
     again = copy.run("start_services.sh")
@@ -251,6 +253,15 @@ def _the_pages_answer(said: str) -> None:
         page = browser.open(f"{pages[0]}login", urlencode(fields).encode(), timeout=10).read().decode()
         assert "Log out" in page
         assert ("/admin/" in page) == (name == "admin")
+
+
+def _other_commands_find_the_services(copy: Copy) -> None:
+    """Such as a task that is run by hand."""
+    environment = copy.root / "var" / "run" / "environment"
+    assert environment.stat().st_mode & 0o077 == 0, "there are keys in it"
+    command = [".venv/bin/python", "-m", "flask", "--env-file", str(environment), "tasks", "run", "health_check"]
+    done = subprocess.run(command, cwd=copy.root, env=_environment({}), capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["healthy"], done.stdout
 
 
 def _what_dies_comes_back(supervisor: Supervisor) -> None:

@@ -533,7 +533,7 @@ def test_the_first_admin_is_made_on_the_command_line(world: World) -> None:
     assert run(args=again, input=f"{PASSWORD}\n{PASSWORD}\n").exit_code == 0, "it asks twice"
     assert count(world, Organisation) == 1
     listed = run(args=["users", "list"], env={"COLUMNS": "120"}).output.splitlines()
-    assert [line.split()[0] for line in listed] == ["USERNAME", "ada", "bob"]
+    assert [line.split()[0] for line in listed] == ["Username", "ada", "bob"]
     assert "Bob B." in listed[2]
     token = run(args=["users", "token", "ADA", "the nightly import"]).stdout.strip()
     assert world.client().get("/admin/", headers=bearer(token)).status_code == 200

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import threading
 import zlib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import time_machine
 from PIL import Image
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
@@ -251,7 +253,11 @@ def test_without_a_broker_the_upload_stands(sqlite_url: str, smtp: SmtpServer, t
     world = World(smtp, database_url=sqlite_url, redis_url=away, files_dir=tmp_path / "files")
     ada = world.user()
     assert _upload(world, ada, picture()).status_code == 201
-    assert "preview is being made" in world.client(ada).get("/files/").text
+    page = world.client(ada).get("/files/")
+    assert "preview is being made" in page.text
+    assert page.headers["Refresh"] == "2"
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=2), tick=False):  # it waits for the hourly run
+        assert "Refresh" not in world.client(ada).get("/files/").headers
     world.close()
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app import mailings
 from app.accounts.models import User
 from app.mailings import Mailing, Tally
+from outbox.errors import SettingsError
 from tests.application import World
 
 REMINDER = Mailing("daily_reminder", "reminders")
@@ -188,3 +189,19 @@ def test_what_a_batch_costs_does_not_depend_on_its_users(world: World, monkeypat
         _send(world, period=str(users))
         counts.append(len(statements))
     assert counts[0] == counts[1]
+
+
+def test_without_a_sender_nothing_is_marked_as_said(sqlite_world: World) -> None:
+    """A missing setting is nobody's mail that cannot be written: the run fails, and the next one says it all."""
+    ada = sqlite_world.user("ada")
+
+    def compose(session: Session, users: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
+        session.execute(sa.update(User).values(last_reminder_sent=sa.func.now()))
+        return _everybody()(session, users)
+
+    unset = sqlite_world.settings.model_copy(update={"smtp_from_email": None})
+    sessions = sqlite_world.app.extensions["sessions"]
+    with pytest.raises(SettingsError, match="SMTP_FROM_EMAIL"):
+        mailings.send(sessions, unset, REMINDER, period="2026-11-22", users=USERS, compose=compose)
+    with sqlite_world.session() as session:
+        assert session.get_one(User, ada.id).last_reminder_sent is None

@@ -217,7 +217,9 @@ def test_reading_one_leads_on_and_all_up_to_what_was_seen(world: World) -> None:
     assert "<b>1</b>" in browser.get("/notifications/").text
     assert newest(world, bob).read_at is None
     browser.post("/notifications/read", data={"up_to": newest(world, ada).id})
-    assert "<b hidden>0</b>" in browser.get("/notifications/").text
+    page = browser.get("/notifications/").text
+    assert "<b hidden>0</b>" in page
+    assert 'action="/notifications/read" hidden>' in page
     assert browser.post("/notifications/read").status_code == 400
 
 
