@@ -141,6 +141,7 @@ def wait_until(it_is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not it_is_so():
         assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_it_goes_on_after_the_last_id(make: Make) -> None:
