@@ -259,9 +259,9 @@ def test_work_is_handed_on_outside_of_any_transaction(town: Town) -> None:
     )
 
 
-def test_no_form_is_read_without_a_limit(town: Town) -> None:
+def test_no_form_is_read_without_a_limit(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anybody is asked who they are: the CSRF token is in the form, and so is whatever else was sent."""
-    town.world.app.config["WTF_CSRF_ENABLED"] = True
+    monkeypatch.setitem(town.world.app.config, "WTF_CSRF_ENABLED", True)
     client = town.client("root")
     for route in TABLE:
         if route.method == "POST":

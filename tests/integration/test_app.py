@@ -152,7 +152,7 @@ def test_publishing_without_a_broker_fails_fast(kind: str, options: dict[str, bo
             started = time.monotonic()
             with pytest.raises((OperationalError, RuntimeError)):
                 send("outbox.drain", **options)
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 2  # 0.4 on a quiet machine, 1.2 were seen on a busy one
 
 
 def test_without_redis_queueing_is_as_quick_and_the_mail_is_there(database_url: str) -> None:

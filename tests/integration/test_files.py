@@ -154,7 +154,8 @@ def test_the_memory_for_pictures_is_bounded(tmp_path: Path) -> None:
     checked = subprocess.run(
         [sys.executable, "-c", _CHECK_AT_ONCE, str(path)], capture_output=True, text=True, check=True
     )
-    assert int(checked.stdout) < 400_000, "kilobytes: 100 MB for each of two pictures, and Python"
+    # Two at a time take 0.3 GB with Python itself, 0.5 were seen on a busy machine; all eight at once take 0.75.
+    assert int(checked.stdout) < 600_000, "kilobytes"
 
 
 def test_frames_are_bounded_by_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
