@@ -13,7 +13,7 @@ from outbox.database import create_engine
 from outbox.errors import OutboxError, SettingsError
 from outbox.settings import Settings
 
-_MIGRATE = "run `python -m alembic upgrade head`"
+_MIGRATE = "run `python -m alembic upgrade heads`"
 _NO_TABLE = ("no such table", "no such column", "UndefinedTable", "UndefinedColumn")
 
 

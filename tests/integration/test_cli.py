@@ -582,7 +582,7 @@ def test_a_database_without_tables(
     monkeypatch.setenv("SMTP_FROM_EMAIL", "shop@x.example")
     result = CliRunner().invoke(main, verb)
     assert result.exit_code == 1
-    assert "run `python -m alembic upgrade head`" in result.stderr
+    assert "run `python -m alembic upgrade heads`" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

@@ -107,7 +107,7 @@ def test_help(verb: list[str]) -> None:
         ),
         ({"SMTP_PORT": "0"}, 2, "SMTP_PORT or MAIL_PORT='0': Input should be greater than 0"),
         ({"SMTP_USE_TLS": "1", "SMTP_USE_SSL": "1"}, 2, "SMTP_USE_TLS (STARTTLS, port 587) and SMTP_USE_SSL"),
-        ({"DATABASE_URL": "sqlite:///no/such.db"}, 1, "there is no such file; run `python -m alembic upgrade head`"),
+        ({"DATABASE_URL": "sqlite:///no/such.db"}, 1, "there is no such file; run `python -m alembic upgrade heads`"),
     ],
 )
 @pytest.mark.parametrize(
