@@ -1,8 +1,9 @@
-"""A user's time zone, for mails and pages that must come about whatever the table of zones has."""
+"""A user's time zone, for mails and pages that must come about whatever the table of zones has, and days in a zone."""
 
 import logging
-from datetime import UTC, tzinfo
+from datetime import UTC, date, datetime, time, tzinfo
 from functools import cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 log = logging.getLogger(__name__)
@@ -16,3 +17,15 @@ def zone_of(name: str) -> tzinfo:
     except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder, "Europe", or far too long
         log.warning("users.time_zone=%r is no time zone here: UTC is used for it; install tzdata or correct it", name)
         return UTC
+
+
+class Span(NamedTuple):
+    """Half-open: `end` is the first moment of what follows."""
+
+    start: datetime
+    end: datetime
+
+
+def midnight(day: date, zone: tzinfo) -> datetime:
+    """When the day begins by the clocks of the zone, in UTC."""
+    return datetime.combine(day, time(), zone).astimezone(UTC)

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.accounts.mails import about
 from app.accounts.models import Role, User
 from app.exports.forgetting import KEPT
 from app.exports.models import Export
@@ -108,8 +109,7 @@ def _mail(service: EmailService, settings: AppSettings, admin: User, export: Exp
         "idempotency_key": f"user_export:{export.id}",
     }
     context = {
-        "name": admin.name,
-        "time_zone": admin.time_zone,
+        **about(admin),
         "users": made.users,
         "kilobytes": max(1, round(len(made.csv) / 1000)),
         "made_at": export.finished_at,

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.accounts.mails import about
 from app.accounts.models import User
-from app.accounts.zones import zone_of
 from app.categories import TASKS
 from app.notifications.feed import notify
 from app.projects.mails import task_url
@@ -132,7 +132,7 @@ def _mail(session: Session, settings: AppSettings, task: Task, change: TaskChang
     }
     by = change.changed_by.name if change.changed_by else None
     for user in _concerned(task):
-        own = {"name": user.name, "time_zone": str(zone_of(user.time_zone)), "is_assignee": user.id == task.assignee_id}
+        own = {**about(user), "is_assignee": user.id == task.assignee_id}
         changed = {"task": task_said, "by": by, "reason": change.reason, "changed_at": change.changed_at}
         try:
             if user.email is not None:

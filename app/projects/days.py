@@ -1,16 +1,8 @@
 """Days and weeks by a calendar: the schedule's, which is `CELERY_TIMEZONE`, or a user's. Pure."""
 
-from datetime import UTC, date, datetime, time, timedelta
-from typing import NamedTuple
+from datetime import UTC, date, datetime, timedelta
 
-from app.accounts.zones import zone_of
-
-
-class Span(NamedTuple):
-    """Half-open: `end` is the first moment of what follows."""
-
-    start: datetime
-    end: datetime
+from app.accounts.zones import Span, midnight, zone_of
 
 
 def day_of(moment: datetime, zone: str) -> date:
@@ -26,8 +18,7 @@ def monday_of(moment: datetime, zone: str) -> date:
 
 def week_from(monday: date, zone: str) -> Span:
     """Seven days, from midnight to midnight by the clocks of the zone."""
-    midnights = (datetime.combine(day, time(), zone_of(zone)) for day in (monday, monday + timedelta(days=7)))
-    return Span(*(midnight.astimezone(UTC) for midnight in midnights))
+    return Span(midnight(monday, zone_of(zone)), midnight(monday + timedelta(days=7), zone_of(zone)))
 
 
 def until_tomorrow(now: datetime, zone: str) -> Span:

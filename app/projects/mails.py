@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from app.accounts.mails import about
 from app.accounts.models import User
-from app.accounts.zones import zone_of
 from app.mailings import LAST
 from app.projects.days import day_of
 from app.projects.models import Project, Task
@@ -73,7 +73,7 @@ def tasks_of(session: Session, users: Collection[User], which: sa.ColumnElement[
 
 def addressed_to(user: User, settings: AppSettings) -> dict[str, Any]:
     """The part of a context that is the same in all of them. Outside a request: no `url_for`."""
-    return {"name": user.name, "time_zone": str(zone_of(user.time_zone)), "tasks_url": f"{settings.app_url}/tasks/"}
+    return {**about(user), "tasks_url": f"{settings.app_url}/tasks/"}
 
 
 def line(task: Any, settings: AppSettings) -> dict[str, Any]:

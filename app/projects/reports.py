@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from app import mailings
+from app.accounts.mails import about
 from app.accounts.models import Role, User
-from app.accounts.zones import zone_of
 from app.categories import TASKS
 from app.mailings import Mailing
 from app.projects.days import day_of
@@ -28,10 +28,7 @@ def send(sessions: sessionmaker[Session], settings: AppSettings, now: datetime) 
 
     def compose(_: Session, admins: Sequence[User]) -> Mapping[int, Mapping[str, Any]]:
         said = {"counts": counts, "counted_at": now, "projects_url": f"{settings.app_url}/projects/"}
-        return {
-            user.id: {"context": said | {"name": user.name, "time_zone": str(zone_of(user.time_zone))}}
-            for user in admins
-        }
+        return {user.id: {"context": said | about(user)} for user in admins}
 
     admins = sa.select(User).where(User.role == Role.ADMIN)
     today = day_of(now, settings.celery_timezone).isoformat()

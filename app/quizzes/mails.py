@@ -2,16 +2,15 @@
 
 from typing import Any
 
+from app.accounts.mails import about
 from app.accounts.models import User
-from app.accounts.zones import zone_of
 from app.settings import AppSettings
 
 
 def addressed_to(user: User, settings: AppSettings) -> dict[str, Any]:
     """The part of a template's context that is the same in all of them. Outside a request: no `url_for`."""
     return {
-        "name": user.name,
-        "time_zone": str(zone_of(user.time_zone)),
+        **about(user),
         "quizzes_url": f"{settings.app_url}/quizzes/",
         "preferences_url": f"{settings.app_url}/preferences",
     }

@@ -1,16 +1,11 @@
 """A calendar month: when it began and ended for somebody, and its weeks. Pure."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from functools import cached_property
 from typing import NamedTuple
 
-
-class Span(NamedTuple):
-    """Half-open, in UTC: `end` is the first moment of what follows."""
-
-    start: datetime
-    end: datetime
+from app.accounts.zones import Span, midnight
 
 
 class Week(NamedTuple):
@@ -43,8 +38,7 @@ class Month:
 
     def span(self, zone: tzinfo) -> Span:
         """From midnight to midnight by the clocks of `zone`, which need not be 24 hours times the days."""
-        start, end = (datetime(day.year, day.month, 1, tzinfo=zone) for day in (self.first, self.next.first))
-        return Span(start.astimezone(UTC), end.astimezone(UTC))
+        return Span(midnight(self.first, zone), midnight(self.next.first, zone))
 
     @cached_property
     def weeks(self) -> tuple[Week, ...]:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app import mailings
 from app.accounts.models import User
+from app.accounts.zones import midnight
 from app.categories import REMINDERS
 from app.mailings import Mailing, Tally
 from app.quizzes.mails import addressed_to, quiz_url
@@ -31,8 +32,8 @@ def send(sessions: sessionmaker[Session], settings: AppSettings, now: datetime) 
 
     The mail's key keeps the promise; `last_reminder_sent` says it to people, and spares a second run the work.
     """
-    today = now.astimezone(ZoneInfo(settings.celery_timezone)).date()
-    midnight = datetime.combine(today, time(), ZoneInfo(settings.celery_timezone))
+    zone = ZoneInfo(settings.celery_timezone)
+    today = now.astimezone(zone).date()
     with sessions.begin() as session:
         quizzes = _quizzes(session, settings)
 
@@ -51,16 +52,16 @@ def send(sessions: sessionmaker[Session], settings: AppSettings, now: datetime) 
             execution_options={"synchronize_session": False},
         )
 
-    users = _inactive(now - timedelta(days=settings.reminder_inactive_days), midnight)
+    users = _inactive(now - timedelta(days=settings.reminder_inactive_days), midnight(today, zone))
     period = today.isoformat()
     return mailings.send(sessions, settings, MAILING, period=period, users=users, compose=compose, record=record)
 
 
-def _inactive(since: datetime, midnight: datetime) -> sa.Select[User]:
-    """Who was last here before `since`, or never, was not reminded after `midnight`, and wants to be."""
+def _inactive(since: datetime, today: datetime) -> sa.Select[User]:
+    """Who was last here before `since`, or never, was not reminded since `today` began, and wants to be."""
     return sa.select(User).where(
         sa.or_(User.last_login_at.is_(None), User.last_login_at < since),
-        sa.or_(User.last_reminder_sent.is_(None), User.last_reminder_sent < midnight),
+        sa.or_(User.last_reminder_sent.is_(None), User.last_reminder_sent < today),
         wanted_by(User.email, REMINDERS),
     )
 

@@ -15,14 +15,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app import mailings
 from app.accounts.models import User
-from app.accounts.zones import zone_of
+from app.accounts.zones import Span, zone_of
 from app.categories import REPORTS
 from app.mailings import Mailing, Tally
 from app.quizzes import chart
 from app.quizzes.figures import Figures, Standings, Taken
 from app.quizzes.mails import addressed_to
 from app.quizzes.models import Attempt, Quiz, Subject
-from app.quizzes.months import Month, Span
+from app.quizzes.months import Month
 from app.settings import AppSettings
 from outbox import Attachment
 from outbox.subscriptions import wanted_by
