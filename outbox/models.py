@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from outbox.database import BigId, UtcDateTime, utcnow
-from outbox.states import DeadReason, Kind, OnUncertain, Outcome, RelayState, Stage, Status
+from outbox.states import DeadReason, Feedback, Kind, OnUncertain, Outcome, RelayState, Stage, Status
 
 
 class Base(DeclarativeBase):
@@ -48,6 +48,7 @@ class EmailContent(Base):
         sa.CheckConstraint("idempotency_key IS NULL OR payload_hash IS NOT NULL", name="keyed"),
         _partial_index("ix_email_contents_sealed", "id", where="sealed IS NOT NULL"),
         _partial_index("ix_email_contents_unpurged", "created_at", where="purged_at IS NULL"),
+        _partial_index("ix_email_contents_request_id", "request_id", where="request_id IS NOT NULL"),
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -114,6 +115,8 @@ class QueuedEmail(Base):
         # What waits for a person: counted by every gauge, and listed.
         _partial_index("ix_email_queue_failed", "status", "id", where="status IN ('dead', 'uncertain')"),
         sa.Index("ix_email_queue_content_id", "content_id"),
+        # "She says that she got nothing": what support asks first, whatever the letter case.
+        sa.Index("ix_email_queue_recipient", sa.text("lower(recipient)"), "id"),
         _partial_index("ix_email_queue_supersedes", "supersedes", "content_id", where="supersedes IS NOT NULL"),
         # An alert a minute is 130,000 rows of one key in three months; one of them waits.
         _partial_index(
@@ -175,7 +178,12 @@ class EmailAttempt(Base):
     """What was tried: one line per conversation, written in the transaction that settles the row."""
 
     __tablename__ = "email_attempts"
-    __table_args__ = (_one_of("outcome", Outcome), _one_of("stage", Stage))
+    __table_args__ = (
+        _one_of("outcome", Outcome),
+        _one_of("stage", Stage),
+        # What did not go well, by time; of what did, `ix_email_queue_final` tells, and a mail that goes pays nothing.
+        _partial_index("ix_email_attempts_unsent", "finished_at", where="outcome <> 'sent'"),
+    )
 
     email_id: Mapped[int] = mapped_column(
         BigId, sa.ForeignKey("email_queue.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
@@ -275,3 +283,84 @@ class EmailEnvironment(Base):
     name: Mapped[str] = mapped_column(sa.Text)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
     changed_by: Mapped[str | None] = mapped_column(sa.Text)
+
+
+class EmailAudit(Base):
+    """What a person did. No foreign keys: it outlives what it speaks of."""
+
+    __tablename__ = "email_audit"
+    __table_args__ = (_partial_index("ix_email_audit_email_id", "email_id", where="email_id IS NOT NULL"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    who: Mapped[str] = mapped_column(sa.Text)
+    """`ada (admin page)`, `ada@host`, `token 7 of ada`."""
+    action: Mapped[str] = mapped_column(sa.Text)
+    """A verb of the command line: `requeue`, `cancel`, `resolve`, `pause`, `suppress`, `erase`."""
+    target: Mapped[str] = mapped_column(sa.Text)
+    """What it was done to, in words: `mail 42`, `relay mx1.example:587`, `ada@example.com`."""
+    email_id: Mapped[int | None] = mapped_column(BigId)
+    """The mail, if it was one: of many, each has a line of its own."""
+    detail: Mapped[dict[str, Any]] = mapped_column(sa.JSON, default=dict)
+    """What else was said: a reason, a resolution, the filter that found the mail. No addresses."""
+
+
+class EmailEvent(Base):
+    """What a provider told of a mail after its 250: delivered, bounced, complained. A word that comes twice is one."""
+
+    __tablename__ = "email_events"
+    __table_args__ = (
+        _one_of("kind", Feedback),
+        sa.UniqueConstraint("email_id", "provider", "provider_event_id", name="uq_email_events_told"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    email_id: Mapped[int] = mapped_column(BigId, sa.ForeignKey("email_queue.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(sa.Text)
+    provider: Mapped[str] = mapped_column(sa.Text)
+    """`ses`, `sendgrid`, `postmark`, `mailgun`, or `dsn` for a delivery status notification."""
+    provider_event_id: Mapped[str] = mapped_column(sa.Text)
+    """Its own name for the event, by which a repetition is known."""
+    occurred_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    said: Mapped[str] = mapped_column(sa.Text)
+    """The words with it: the other server's reply, the kind of complaint."""
+
+
+class EmailHeartbeat(Base):
+    """A process that said that it lives: a worker, or beat. If its line is old, it died or cannot reach the database."""
+
+    __tablename__ = "email_heartbeats"
+
+    name: Mapped[str] = mapped_column(sa.Text, primary_key=True)
+    """`host:pid` of a worker, `beat@host`."""
+    kind: Mapped[str] = mapped_column(sa.Text)
+    """`worker` or `beat`."""
+    at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    detail: Mapped[dict[str, Any]] = mapped_column(sa.JSON, default=dict)
+    """What it has to say: its queues, whether its journal holds anything."""
+
+
+class EmailTrouble(Base):
+    """Something that is wrong now, and has been told: so that several watchers tell of it once."""
+
+    __tablename__ = "email_troubles"
+
+    key: Mapped[str] = mapped_column(sa.Text, primary_key=True)
+    """The same as long as it lasts: `oldest due`, `relay mx1.example:587`."""
+    sentence: Mapped[str] = mapped_column(sa.Text)
+    began_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    told_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the webhook took it; empty as long as it is still to be told."""
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """It is over, and that is still to be told: then the line goes."""
+
+
+class EmailCursor(Base):
+    """How far a reader of the record has come, such as the webhook that passes events on."""
+
+    __tablename__ = "email_cursors"
+
+    name: Mapped[str] = mapped_column(sa.Text, primary_key=True)
+    position: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    moved_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())

@@ -90,6 +90,16 @@ class DeadReason(StrEnum):
     INVALID = "invalid"  # cannot be composed
 
 
+class Feedback(StrEnum):
+    """What a provider tells of a mail after its 250. `email_events.kind`."""
+
+    DELIVERED = "delivered"  # in the recipient's mailbox, as far as the provider knows
+    DELAYED = "delayed"  # still being tried
+    BOUNCED = "bounced"  # for good: the recipient is suppressed
+    SOFT_BOUNCED = "soft_bounced"  # given up, and yet the address may be right: a full mailbox, a timeout
+    COMPLAINED = "complained"  # the recipient called it spam, and is suppressed
+
+
 class RelayState(StrEnum):
     """Whether mail goes to a relay. `email_relays.state`."""
 

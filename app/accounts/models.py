@@ -124,6 +124,8 @@ class ApiToken(Base):
     digest: Mapped[str] = mapped_column(sa.Text, unique=True)
     """SHA-256; of 32 random bytes, which no dictionary holds."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=utcnow())
+    scopes: Mapped[str] = mapped_column(sa.Text, server_default="")
+    """What it may do, separated by blanks. Empty: what its user may do in a browser."""
 
     user: Mapped[User] = relationship()
 
