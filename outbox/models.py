@@ -328,7 +328,7 @@ class EmailEvent(Base):
 
 
 class EmailHeartbeat(Base):
-    """A process that said that it lives: a worker, or beat. If its line is old, it died or cannot reach the database."""
+    """A process that said that it lives: a worker, or beat. If its line is old, it died, or has no database."""
 
     __tablename__ = "email_heartbeats"
 

@@ -1,6 +1,7 @@
 """Mails by what is known of them."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from outbox.searching import Filter
 from outbox.states import DeadReason, Priority, Status
 from tests import rows
 
-DEAD = {"status": Status.DEAD, "dead_reason": DeadReason.REJECTED, "finalized_at": rows.from_now(-5)}
+DEAD: dict[str, Any] = {"status": Status.DEAD, "dead_reason": DeadReason.REJECTED, "finalized_at": rows.from_now(-5)}
 
 
 def found(engine: sa.Engine, **wanted: object) -> list[int]:
