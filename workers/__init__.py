@@ -18,6 +18,7 @@ from outbox.errors import SettingsError
 from workers.alarm import Alarm
 from workers.cli import tasks
 from workers.schedule import beat_schedule
+from workers.task_log import listen
 
 try:
     flask_app = create_app()
@@ -33,6 +34,7 @@ except SettingsError as error:
 flask_app.extensions["alarm"] = Alarm(flask_app.extensions["nudge"])
 
 celery = flask_app.extensions["celery"]
+listen(_settings)
 wait_for_broker(celery, _settings)
 celery.conf.update(
     include=[

@@ -12,6 +12,7 @@ import outbox.reaper
 from app.queues import DRAIN, PURGE, REAP, SEND_EMAILS, WATCH, queue_of
 from outbox import watching
 from outbox.database import reading
+from outbox.logs import tell
 from outbox.states import Priority
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ def drain() -> None:
 
     rows = outbox.drain.drain(parts["engine"], parts["settings"], parts["worker"], publish)
     if rows:
-        log.info("drain: %d rows in %d chunks", rows, chunks)
+        sentence = "drain: %(rows)d rows in %(chunks)d chunks"
+        tell(log, logging.INFO, "drain.claimed", sentence, rows=rows, chunks=chunks)
     else:
         _look_again()
 
@@ -49,7 +51,8 @@ def send_emails(ids: list[int], token: str) -> None:
     parts = current_app.extensions
     statuses = parts["courier"].deliver(ids, token)
     became = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    log.info("send_emails: %s of %d rows", became or "none", len(ids))
+    sentence = "send_emails: %(became)s of %(rows)d rows"
+    tell(log, logging.INFO, "chunk.done", sentence, rows=len(ids), became=became or "none")
     if not parts["courier"].stopping and _look_again() == 0:
         parts["nudge"]()
 
@@ -59,7 +62,8 @@ def reap() -> None:
     """Take back the rows whose worker is gone."""
     parts = current_app.extensions
     if rows := outbox.reaper.reap(parts["engine"], parts["settings"]):
-        log.warning("reap: %d rows came back from workers that did not finish them in time", rows)
+        sentence = "reap: %(rows)d rows came back from workers that did not finish them in time"
+        tell(log, logging.WARNING, "reap.returned", sentence, rows=rows)
         parts["nudge"]()
 
 
@@ -68,7 +72,10 @@ def purge() -> dict[str, int]:
     """Delete what is past its retention."""
     parts = current_app.extensions
     purged = asdict(outbox.purging.purge(parts["engine"], parts["settings"]))
-    log.info("purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes", purged)
+    tell(
+        log, logging.INFO, "purge.done",
+        "purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes", **purged,
+    )  # fmt: skip
     return purged
 
 
@@ -80,9 +87,9 @@ def watch() -> list[str]:
         troubles = watching.troubles(connection, parts["settings"])
     begun, ended = _watched.compare(troubles)
     for trouble in begun:
-        log.warning("watch: %s", trouble.sentence)
+        tell(log, logging.WARNING, "watch.trouble", "watch: %(why)s", trouble=trouble.key, why=trouble.sentence)
     for trouble in ended:
-        log.info("watch: over: %s", trouble.sentence)
+        tell(log, logging.INFO, "watch.over", "watch: over: %(why)s", trouble=trouble.key, why=trouble.sentence)
     return [trouble.sentence for trouble in troubles]
 
 

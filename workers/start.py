@@ -22,24 +22,31 @@ def worker_arguments(settings: AppSettings) -> list[str]:
         "worker",
         f"--queues={','.join(settings.celery_worker_queues)}",
         f"--hostname=outbox-{os.getpid()}@%h",
-        "--loglevel=INFO",
+        f"--loglevel={settings.log_level}",
         # Workers need not know of each other: the rows say who has what. It also saves a second at the start.
         "--without-gossip",
         "--without-mingle",
     ]
 
 
-def beat_arguments() -> list[str]:
+def beat_arguments(settings: AppSettings) -> list[str]:
     """One is enough; two are harmless."""
-    return ["beat", f"--pidfile={BEAT_PID}", "--loglevel=INFO"]
+    return ["beat", f"--pidfile={BEAT_PID}", f"--loglevel={settings.log_level}"]
+
+
+def _banner(settings: AppSettings) -> list[str]:
+    """Celery's is for people: no line of JSON."""
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    return ["--quiet"] if as_json else []
 
 
 def main(part: str) -> None:
     """Become the process that was asked for, so that signals reach it and its pid is the one that was started."""
     load_dotenv(".env")
     settings = AppSettings.load()
-    arguments = {"worker": worker_arguments(settings), "beat": beat_arguments(), "flower": ["flower"]}[part]
-    os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "workers", *arguments])  # noqa: S606 - no shell
+    arguments = {"worker": worker_arguments(settings), "beat": beat_arguments(settings), "flower": ["flower"]}[part]
+    command = [sys.executable, "-m", "celery", *_banner(settings), "-A", "workers", *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell
 
 
 if __name__ == "__main__":
