@@ -41,6 +41,7 @@ def set_up(settings: AppSettings) -> None:
     root.addHandler(handler)
     root.setLevel(settings.log_level)
     logging.getLogger("werkzeug").addFilter(_is_no_access)
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # eight lines at each start, of no news
 
 
 def set_up_celery(settings: AppSettings, level: int, path: str | None) -> None:

@@ -75,7 +75,9 @@ anew from each of its characters."""
 _ARGUMENT = re.compile(r"(?:/[^?@%]*\?)?(?:(?:to|cc|bcc|reply_to|from_email|recipient|email)=)?[^\w%]*")
 """What is before the address within such a run: `to='ada@...`, as our own errors have it; `/path?email=ada%40...`."""
 
-_OURS = re.compile(r"(?:celery\w*|outbox-(?:\d+|drain))")
+_OURS = re.compile(r"celery\w*|outbox-(?:\d+|drain)|w\d+")
+"""What workers are called, before the @ and the name of their host."""
+
 _HOST = socket.gethostname()
 
 

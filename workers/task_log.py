@@ -57,8 +57,7 @@ def _ready(sender: Any, **_: Any) -> None:
 
 def _begin(task_id: str, task: Task, **_: Any) -> None:
     _began.set(time.perf_counter())
-    sent = (task.request.headers or {}).get(REQUEST_ID)
-    request_id.set(sent or task.request.root_id or task_id)
+    request_id.set((task.request.headers or {}).get(REQUEST_ID) or task_id)
     tell(
         log, _level(task), "task.started", "task %(task)s begins",
         task=task.name, task_id=task_id, tries=task.request.retries + 1,
