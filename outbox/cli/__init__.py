@@ -53,11 +53,13 @@ class _Outbox(click.Group):
     """Knows its verbs by name, and turns what Outbox and the database raise into a sentence and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_VERBS)
+        return sorted({*super().list_commands(ctx), *_VERBS})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module, _, name = _VERBS.get(cmd_name, "").partition(":")
-        command: click.Command | None = getattr(import_module(f"outbox.cli.{module}"), name) if module else None
+        if not module:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(f"outbox.cli.{module}"), name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
