@@ -107,7 +107,10 @@ class Mask:
         text = str(value)
         text = self._text_again(text) if len(text) <= _SHORT else self._text(text)
         text = text if text.isprintable() else safe(text, keep)
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}... and {len(text) - LONGEST:,} characters more"
+        if len(text) > LONGEST:
+            half = LONGEST // 2  # what a traceback comes to stands at its end
+            text = f"{text[:half]}... {len(text) - LONGEST:,} characters ...{text[-half:]}"
+        return text
 
     def _text(self, text: str) -> str:
         for secret in self._known:
