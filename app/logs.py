@@ -7,8 +7,10 @@ lines are as ours. What `outbox.logs.tell` says brings its event and fields alon
 
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
+from types import TracebackType
 from typing import Any
 
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, plain_traceback
@@ -18,7 +20,9 @@ from structlog.typing import EventDict, Processor
 
 from app.masking import Mask
 from app.settings import AppSettings
-from outbox.logs import request_id
+from outbox.logs import request_id, tell
+
+log = logging.getLogger(__name__)
 
 _DIM, _BOLD, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[41m"}
@@ -40,6 +44,8 @@ def set_up(settings: AppSettings) -> None:
     root.addHandler(handler)
     root.setLevel(settings.log_level)
     logging.captureWarnings(True)
+    sys.excepthook = _tell_uncaught
+    threading.excepthook = lambda args: _tell_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     logging.getLogger("werkzeug").addFilter(_is_no_access)
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # eight lines at each start, of no news
 
@@ -99,6 +105,16 @@ class _Handler(logging.StreamHandler[Any]):
         where, error = f"{record.pathname}:{record.lineno}", sys.exc_info()[0]
         name = error.__name__ if error else "an error"
         self.stream.write(f'{{"level": "error", "event": "log.broken", "message": "{name} over a line of {where}"}}\n')
+
+
+def _tell_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """What ends the process, or a thread of it, says no more than other lines do."""
+    if not issubclass(kind, Exception):
+        sys.__excepthook__(kind, error or kind(), trace)  # Ctrl-C
+        return
+    sentence = "%(thread)s ends: %(why)s"
+    where = threading.current_thread().name
+    tell(log, logging.CRITICAL, "thread.ended", sentence, exc_info=error, thread=where, why=repr(error))
 
 
 def _line(record: logging.LogRecord, mask: Mask, *, whole: bool) -> EventDict:

@@ -30,6 +30,8 @@ _HIDDEN = "***"
 
 _SECRET_NAME = re.compile(r"(?i)password|passwd|secret|api_?key|token|authorization|cookie")
 
+_IN_QUOTES = r"""b?"(?:[^"\\\r\n]|\\.)*"|b?'(?:[^'\\\r\n]|\\.)*'"""
+
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     # postgresql://user:password@host, up to the last @ before the path
     (re.compile(r"(://[^\s/:@]{0,256}:)[^\s/]{1,512}@"), r"\1***@"),
@@ -37,7 +39,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"""(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(["']?\s{0,4}[:=,]\s{0,4})"""
-            r"""("[^"\r\n]*"|'[^'\r\n]*'|[^\r\n]*)"""
+            rf"""({_IN_QUOTES}|[^\r\n]*)"""
         ),
         r"\1\2***",
     ),
@@ -49,7 +51,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"""(?i)((?:password|passwd|secret(?:_key)?|api_?key|token)["']?\s{0,4}[:=]\s{0,4})"""
-            r"""("[^"\r\n]*"|'[^'\r\n]*'|[^\s,;&)\]}]+)"""
+            rf"""({_IN_QUOTES}|[^\s,;&)\]}}]+)"""
         ),
         r"\1***",
     ),

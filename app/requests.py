@@ -51,7 +51,7 @@ def _end(response: Response) -> Response:
     tell(
         log, logging.DEBUG if quiet and response.status_code < _WRONG else logging.INFO, "http.request",
         "%(method)s %(path)s: %(status)d", method=request.method, path=_path(), status=response.status_code,
-        ms=round((time.perf_counter() - g.began) * 1000, 1), bytes=response.calculate_content_length(), user=_user(),
+        ms=round((time.perf_counter() - g.began) * 1000, 1), bytes=_size(response), user=_user(),
     )  # fmt: skip
     return response
 
@@ -64,6 +64,11 @@ def _path() -> str:
     """Without its query, and without what in a path is a key."""
     key = (request.view_args or {}).get("token")
     return request.path.replace(str(key), "***") if key else request.path
+
+
+def _size(response: Response) -> int | None:
+    """None for a stream, which must not be read to be measured."""
+    return response.calculate_content_length() if response.is_sequence else response.content_length
 
 
 def _user() -> int | None:

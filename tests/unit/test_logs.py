@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from app.logs import _Handler, formatter
+from app.logs import _Handler, _tell_uncaught, formatter
+from app.logs import log as uncaught
 from app.settings import AppSettings
 from outbox.logs import on_behalf_of, tell
 
@@ -135,6 +136,20 @@ def test_a_record_that_makes_no_sense_is_told_of_without_its_words(written: Line
     assert line["event"] == "log.broken"
     assert "test_logs.py" in line["message"]
     assert "ada" not in read()
+
+
+def test_what_nobody_caught_is_a_line(written: Lines) -> None:
+    read = written(log_format="json")
+    uncaught.addHandler(log.handlers[-1])
+    _tell_uncaught(ValueError, ValueError("ada@example.com"), None)
+    uncaught.removeHandler(log.handlers[-1])
+    line = json.loads(read())
+    assert (line["event"], line["thread"], line["why"]) == (
+        "thread.ended",
+        "MainThread",
+        "ValueError('a***@example.com')",
+    )
+    assert line["exception"][0]["exc_type"] == "ValueError"
 
 
 def test_without_our_formatter_a_line_is_a_sentence(caplog: pytest.LogCaptureFixture) -> None:

@@ -64,6 +64,8 @@ def test_a_worker_of_this_host_is_nobodys_address() -> None:
         ("POST https://shop.example/preferences/eyJhIjoiYWRhIn0.c2ln?x=1", "eyJh"),
         ("password=hunter2x&next=/", "hunter2x"),
         ('{"password": "hunter 2x"}', "hunter"),
+        (r'{"password": "a\"hunter2x", "x": 1}', "hunter2x"),
+        (r"password=b'a\'hunter2x'", "hunter2x"),
         ("smtp_password='hunter 2x' is wrong", "hunter"),
         ("SECRET_KEY=hunter2x", "hunter2x"),
         ("api-key: x; api_key: hunter2x", "hunter2x"),
