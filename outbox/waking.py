@@ -59,16 +59,22 @@ def _after_commit(session: Session) -> None:
     if session.in_nested_transaction():
         return  # a savepoint: nobody else can see the mail yet
     for _, mails, request_id in session.info.pop(_QUEUED, ()):
-        # A row's own columns may have been expired, and this is no time for a query.
-        ids = [mail if isinstance(mail, int) else sa.inspect(mail).identity[0] for mail in mails]
-        with on_behalf_of(request_id):
-            mail_log.queued(ids[0], len(ids))
+        ids = [id_ for id_ in map(_id, mails) if id_ is not None]
+        if ids:
+            with on_behalf_of(request_id):
+                mail_log.queued(ids[0], len(ids))
     for wake in session.info.pop(_WAKING, ()):
         try:
             wake()
         except Exception:  # noqa: BLE001 - logged with its traceback
             sentence = "wake failed: the mail is safe and waits for the next drain"
             tell(log, logging.ERROR, "wake.failed", sentence, exc_info=True)
+
+
+def _id(mail: QueuedEmail | int) -> int | None:
+    """None: it was taken out of the session again. Not by its column, which may have expired: no time for a query."""
+    identity = (mail,) if isinstance(mail, int) else sa.inspect(mail).identity
+    return identity[0] if identity else None
 
 
 def _after_rollback(session: Session, transaction: SessionTransaction) -> None:
