@@ -9,6 +9,7 @@ from flask import Flask
 from kombu.entity import Queue
 
 from app.queues import DEFAULT_QUEUE, QUEUES
+from app.retries import PASSING, try_later
 from app.settings import AppSettings
 
 BEAT_SCHEDULE = Path("var/celerybeat-schedule")
@@ -28,11 +29,18 @@ def create_celery(app: Flask, settings: AppSettings) -> Celery:
     """
 
     class FlaskTask(Task):  # type: ignore[misc]  # Celery ships no types
-        """A task runs in the application's context: `current_app` and its extensions are at hand."""
+        """A task runs in the application's context: `current_app` and its extensions are at hand.
+
+        What it raises may be over in a while: then it is tried again, as `app.retries` has it.
+        """
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             with app.app_context():
-                return self.run(*args, **kwargs)
+                try:
+                    return self.run(*args, **kwargs)
+                except PASSING as error:
+                    try_later(self, error)
+                    raise
 
     celery = Celery(app.name, task_cls=FlaskTask)
     celery.conf.update(_settings(settings))

@@ -107,15 +107,25 @@ def listed(
     failed_before: datetime | None = None,
 ) -> Sequence[DeadTask]:
     """The newest, with ids below `before`: the id of the last one of the page before."""
-    query = sa.select(DeadTask).where(*_conditions(name, failed_before)).order_by(DeadTask.id.desc()).limit(limit)
+    query = sa.select(DeadTask).where(*conditions(name, failed_before)).order_by(DeadTask.id.desc()).limit(limit)
     return session.scalars(query if before is None else query.where(DeadTask.id < before)).all()
+
+
+def conditions(name: str | None, failed_before: datetime | None) -> list[sa.ColumnElement[bool]]:
+    """What a filter asks for."""
+    conditions = []
+    if name is not None:
+        conditions.append(DeadTask.name == name)
+    if failed_before is not None:
+        conditions.append(DeadTask.failed_at < failed_before)
+    return conditions
 
 
 def by_name(session: Session, name: str | None = None, failed_before: datetime | None = None) -> list[OfOneName]:
     """How many failed of each task, most first."""
     newest, count = sa.func.max(DeadTask.id).label("newest"), sa.func.count().label("count")
     first, last = sa.func.min(DeadTask.failed_at).label("first"), sa.func.max(DeadTask.failed_at).label("last")
-    groups = sa.select(newest, count, first, last).where(*_conditions(name, failed_before)).group_by(DeadTask.name)
+    groups = sa.select(newest, count, first, last).where(*conditions(name, failed_before)).group_by(DeadTask.name)
     of = groups.subquery()
     query = (
         sa.select(DeadTask.name, of.c.count, of.c.first, of.c.last, DeadTask.exception)
@@ -143,7 +153,14 @@ def retry(session: Session, celery: Celery, dead_id: int, who: str) -> None:
             "and is on its way. If it fails again it is listed as failed, and if it succeeds not at all."
         )
     try:
-        celery.send_task(dead.name, dead.args, dead.kwargs, task_id=dead.task_id, queue=dead.queue)
+        celery.send_task(
+            dead.name,
+            dead.args,
+            dead.kwargs,
+            task_id=dead.task_id,
+            queue=dead.queue,
+            headers={"request_id": dead.request_id} if dead.request_id else None,
+        )
     except UNREACHABLE as error:
         raise NotPossible(
             f"Dead task {dead_id} ({dead.name}) was not sent: the broker does not answer ({error}). Nothing was "
@@ -165,22 +182,13 @@ def delete(session: Session, dead_id: int, who: str) -> None:
 def purge(engine: sa.Engine, failed_before: datetime, name: str | None = None) -> int:
     """Delete what failed before then, a batch in each transaction. Returns how many lines went."""
     purged = 0
-    old = sa.select(DeadTask.id).where(*_conditions(name, failed_before)).order_by(DeadTask.id).limit(BATCH)
+    old = sa.select(DeadTask.id).where(*conditions(name, failed_before)).order_by(DeadTask.id).limit(BATCH)
     while True:
         with engine.begin() as connection:
             gone = connection.execute(sa.delete(DeadTask).where(DeadTask.id.in_(old))).rowcount
         purged += gone
         if gone < BATCH:
             return purged
-
-
-def _conditions(name: str | None, failed_before: datetime | None) -> list[sa.ColumnElement[bool]]:
-    conditions = []
-    if name is not None:
-        conditions.append(DeadTask.name == name)
-    if failed_before is not None:
-        conditions.append(DeadTask.failed_at < failed_before)
-    return conditions
 
 
 def _locked(session: Session, dead_id: int) -> DeadTask:

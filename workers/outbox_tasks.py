@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 
 from celery import shared_task
 from flask import current_app
@@ -9,6 +10,7 @@ from flask import current_app
 import outbox.drain
 import outbox.purging
 import outbox.reaper
+from app import dead_tasks
 from app.queues import DRAIN, PURGE, REAP, SEND_EMAILS, WATCH, queue_of
 from outbox import watching
 from outbox.database import reading
@@ -67,8 +69,15 @@ def reap() -> None:
 def purge() -> dict[str, int]:
     """Delete what is past its retention."""
     parts = current_app.extensions
-    purged = asdict(outbox.purging.purge(parts["engine"], parts["settings"]))
-    log.info("purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes", purged)
+    engine, settings = parts["engine"], parts["settings"]
+    purged = asdict(outbox.purging.purge(engine, settings))
+    retention = timedelta(days=settings.outbox_retention_days)
+    purged["dead_tasks"] = dead_tasks.purge(engine, datetime.now(UTC) - retention)
+    log.info(
+        "purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes, "
+        "%(dead_tasks)d dead tasks",
+        purged,
+    )
     return purged
 
 
