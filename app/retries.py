@@ -18,6 +18,7 @@ from celery import Task
 from kombu.exceptions import KombuError
 
 from app import queues
+from app.redaction import masked
 from outbox.retry import SPREAD
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,6 @@ def try_later(task: Task, error: Exception) -> None:
     delay = policy.delay(attempt, random.uniform(-1, 1))  # noqa: S311 - no secret
     log.warning(
         "%s: try %d of %d failed, the next in %.0f s: %s: %s",
-        *(task.name, attempt, policy.attempts, delay, type(error).__name__, str(error).partition("\n")[0]),
+        *(task.name, attempt, policy.attempts, delay, type(error).__name__, masked(str(error).partition("\n")[0])),
     )
     raise task.retry(exc=error, countdown=delay, max_retries=policy.attempts - 1)

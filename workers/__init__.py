@@ -47,6 +47,7 @@ celery.conf.update(
     beat_schedule=beat_schedule(_settings),
     beat_scheduler="workers.beat:Beat",
 )
+celery.Task.Request = "workers.requests:Request"
 flask_app.cli.add_command(tasks)
 flask_app.cli.add_command(dead)
 DeadLetters(flask_app.extensions["engine"]).connect()

@@ -27,6 +27,7 @@ from celery import Task, signals
 from app import dead_tasks
 from app.dead_tasks import Failure
 from app.queues import DEFAULT_QUEUE, DRAIN, REAP, SEND_EMAILS, WATCH
+from app.redaction import masked
 
 log = logging.getLogger(__name__)
 
@@ -139,12 +140,12 @@ class DeadLetters:
         except Exception as error:  # noqa: BLE001 - whatever it is, the task would be lost with it
             log.error(  # noqa: TRY400 - the failure's traceback matters, not this one's
                 "dead task: %s failed for good and cannot be kept (%s): %s",
-                *(failure.name, _words(error), json.dumps(failure._asdict(), default=repr)),
+                *(failure.name, _words(error), masked(json.dumps(failure._asdict(), default=repr))),
             )
         else:
             log.error(
                 "dead task %d: %s failed for good at try %d: %s; `flask dead show %d` has the rest",
-                *(id_, failure.name, failure.tries, failure.exception, id_),
+                *(id_, failure.name, failure.tries, masked(failure.exception), id_),
             )
 
 

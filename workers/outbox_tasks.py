@@ -1,6 +1,7 @@
 """The tasks of the outbox. They are thin: what they do is in `outbox.drain` and `outbox.delivery`."""
 
 import logging
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
@@ -22,47 +23,54 @@ _watched = watching.Memory()
 
 
 @shared_task(name=DRAIN, ignore_result=True)
-def drain() -> None:
-    """Claim what is due and hand it out in chunks."""
+def drain() -> str:
+    """Claim what is due and hand it out in chunks. Says how many, to whoever watches: no result is kept."""
     parts = current_app.extensions
     parts["nudge"].clear()
     if parts["courier"].stopping:
         # What we claimed would wait for others: they shall drain. Celery takes nothing more from the broker once it
         # has seen the signal, at its next turn, so this does not come back to us over and over.
         parts["nudge"]()
-        return
-    chunks = 0
+        return "left to another worker: this one stops"
+    chunks, lanes = 0, Counter[str]()
 
     def publish(priority: Priority, ids: list[int], token: str) -> None:
         nonlocal chunks
         send_emails.apply_async((ids, token), queue=queue_of(priority))
         chunks += 1
+        lanes[priority.label] += len(ids)
 
     rows = outbox.drain.drain(parts["engine"], parts["settings"], parts["worker"], publish)
-    if rows:
-        log.info("drain: %d rows in %d chunks", rows, chunks)
-    else:
+    if not rows:
         _look_again()
+        return "nothing due"
+    log.info("drain: %d rows in %d chunks", rows, chunks)
+    return f"{rows} mails in {chunks} chunks: {', '.join(f'{count} {lane}' for lane, count in lanes.items())}"
 
 
 @shared_task(name=SEND_EMAILS, ignore_result=True)
-def send_emails(ids: list[int], token: str) -> None:
-    """Deliver the rows that are still claimed under this token; none, if this task was delivered before."""
+def send_emails(ids: list[int], token: str) -> str:
+    """Deliver the rows that are still claimed under this token; none, if this task was delivered before.
+
+    Says what became of them, to whoever watches.
+    """
     parts = current_app.extensions
     statuses = parts["courier"].deliver(ids, token)
-    became = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    log.info("send_emails: %s of %d rows", became or "none", len(ids))
+    became = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "none"
+    log.info("send_emails: %s of %d rows", became, len(ids))
     if not parts["courier"].stopping and _look_again() == 0:
         parts["nudge"]()
+    return became
 
 
 @shared_task(name=REAP, ignore_result=True)
-def reap() -> None:
-    """Take back the rows whose worker is gone."""
+def reap() -> str:
+    """Take back the rows whose worker is gone. Says how many, to whoever watches."""
     parts = current_app.extensions
     if rows := outbox.reaper.reap(parts["engine"], parts["settings"]):
         log.warning("reap: %d rows came back from workers that did not finish them in time", rows)
         parts["nudge"]()
+    return f"{rows} mails came back" if rows else "nothing to take back"
 
 
 @shared_task(name=PURGE)
