@@ -10,7 +10,6 @@ import os
 
 from celery.events.state import Task
 from flower.api.tasks import TaskResult
-from flower.utils import strtobool
 from flower.views.monitor import Healthcheck, Metrics
 from tornado.options import options
 from tornado.web import authenticated
@@ -31,17 +30,10 @@ def _logins(entries: list[str]) -> list[str]:
     return logins
 
 
-def _is_read_only(said: str) -> bool:
-    try:
-        return bool(strtobool(said))
-    except ValueError:
-        raise SystemExit(f"FLOWER_READ_ONLY={said!r}: use true or false.") from None
-
-
 # Flower takes these from here.
 address = options.address or "127.0.0.1"
 basic_auth = _logins(options.basic_auth or [])
-read_only = _is_read_only(os.environ.get("FLOWER_READ_ONLY", "true"))
+read_only = options.read_only if "FLOWER_READ_ONLY" in os.environ else True
 # A drain reads "250 mails in 3 chunks: 50 high, 200 normal", and each chunk "(100 ids, …)", "98 sent, 2 pending".
 tasks_columns = "name,state,args,result,received,runtime,routing_key,worker,uuid"
 # A worker is named after its process: each restart would leave one behind.

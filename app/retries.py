@@ -8,7 +8,6 @@ row has its own `next_attempt_at`; and what beat sends every few minutes, whose 
 All others do their work once however often they run, so a delay that repeats does no harm.
 """
 
-import logging
 import random
 from dataclasses import dataclass
 
@@ -18,10 +17,7 @@ from celery import Task
 from kombu.exceptions import KombuError
 
 from app import queues
-from app.redaction import masked
 from outbox.retry import SPREAD
-
-log = logging.getLogger(__name__)
 
 PASSING = (
     sa.exc.OperationalError,
@@ -91,8 +87,4 @@ def try_later(task: Task, error: Exception) -> None:
     if request.called_directly or request.is_eager or attempt >= policy.attempts:
         return  # who runs it by hand sees it fail
     delay = policy.delay(attempt, random.uniform(-1, 1))  # noqa: S311 - no secret
-    log.warning(
-        "%s: try %d of %d failed, the next in %.0f s: %s: %s",
-        *(task.name, attempt, policy.attempts, delay, type(error).__name__, masked(str(error).partition("\n")[0])),
-    )
     raise task.retry(exc=error, countdown=delay, max_retries=policy.attempts - 1)

@@ -37,6 +37,8 @@ def beat_arguments() -> list[str]:
 def main(part: str) -> None:
     """Become the process that was asked for, so that signals reach it and its pid is the one that was started."""
     load_dotenv(".env")
+    for name in [name for name, value in os.environ.items() if name.startswith("FLOWER_") and not value.strip()]:
+        del os.environ[name]  # set to nothing is not set; Flower would take it for a number, or for true or false
     settings = AppSettings.load()
     arguments = {"worker": worker_arguments(settings), "beat": beat_arguments(), "flower": ["flower"]}[part]
     os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "workers", *arguments])  # noqa: S606 - no shell

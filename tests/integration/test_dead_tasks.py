@@ -113,9 +113,7 @@ def test_what_may_pass_is_tried_again_and_ends_on_record(
 ) -> None:
     world = connected_sqlite
     world.settings.files_dir.write_text("a file in the folder's place")
-    with caplog.at_level(logging.INFO):
-        assert execute(world, CLEANUP_FILES, retries=2) == states.RETRY
-    assert f"{CLEANUP_FILES}: try 3 of 8 failed, the next in " in caplog.text
+    assert execute(world, CLEANUP_FILES, retries=2) == states.RETRY
     with Redis.from_url(redis_url) as client:
         (message,) = map(json.loads, client.lrange("celery", 0, -1))
     delay = datetime.fromisoformat(message["headers"]["eta"]) - datetime.now(UTC)
