@@ -132,10 +132,9 @@ def test_missing_tools_end_in_one_sentence(folder: Path, run: Run) -> None:
     assert "run ./start_services.sh" in result.stderr
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
-@pytest.mark.parametrize("logins", [{}, {"FLOWER_BASIC_AUTH": " , "}])
-def test_flower_does_not_start_without_a_password(run: Run, logins: dict[str, str], address: str) -> None:
-    result = run("start_celery_flower.sh", FLOWER_ADDRESS=address, **logins)
+@pytest.mark.parametrize("logins", ["", " , "])
+def test_flower_does_not_start_without_a_password(run: Run, logins: str) -> None:
+    result = run("start_celery_flower.sh", FLOWER_BASIC_AUTH=logins, FLOWER_PORT="")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "FLOWER_BASIC_AUTH" in result.stderr

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -29,29 +28,27 @@ TASK_ID = "0b7c7b5e-6a1c-4a5b-8f57-6d9d3a1f2b10"
 
 
 @pytest.fixture
-def connected(world: World) -> Iterator[World]:
+def connected(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world whose failed tasks are kept, in place of those of the workers' own application."""
-    yield from _connected(world)
+    return connect(world, monkeypatch)
 
 
 @pytest.fixture
-def connected_sqlite(sqlite_world: World) -> Iterator[World]:
-    yield from _connected(sqlite_world)
+def connected_sqlite(sqlite_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    return connect(sqlite_world, monkeypatch)
 
 
-def _connected(world: World) -> Iterator[World]:
+def connect(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     import workers  # noqa: PLC0415 - reads settings: not from a .env
 
     celery: Celery = world.app.extensions["celery"]
     celery.set_default()
     celery.conf.include = workers.celery.conf.include
     celery.loader.import_default_modules()
-    for signal in (signals.task_failure, signals.task_internal_error, signals.task_unknown, signals.task_rejected):
-        signal.receivers = []
-    signals.task_success.receivers = []
+    for name in ("task_failure", "task_internal_error", "task_unknown", "task_rejected", "task_success"):
+        monkeypatch.setattr(getattr(signals, name), "receivers", [])
     DeadLetters(world.engine).connect()
-    yield world
-    signals.task_success.receivers = []
+    return world
 
 
 def execute(world: World, name: str, *args: Any, task_id: str = TASK_ID, **request: Any) -> str:
