@@ -55,6 +55,10 @@ class DeadTask(Base):
     retried_by: Mapped[str | None] = mapped_column(sa.Text)
 
 
+class BrokerAway(NotPossible):
+    """Nor would any other task reach it now."""
+
+
 class Failure(NamedTuple):
     """What is kept of one: the columns of the same names."""
 
@@ -162,7 +166,7 @@ def retry(session: Session, celery: Celery, dead_id: int, who: str) -> None:
             headers={"request_id": dead.request_id} if dead.request_id else None,
         )
     except UNREACHABLE as error:
-        raise NotPossible(
+        raise BrokerAway(
             f"Dead task {dead_id} ({dead.name}) was not sent: the broker does not answer ({error}). Nothing was "
             "changed; try again when it is back."
         ) from error

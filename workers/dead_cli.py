@@ -38,10 +38,9 @@ dead = _Dead("dead", help="Celery tasks that failed for good: read them, send th
 
 
 def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.option("--name", metavar="TASK", help="Of this task, as in workers.cleanup_files.")(command)
-    return click.option("--older-than", metavar="DAYS", type=click.FloatRange(min=0), help="Failed before that.")(
-        command
-    )
+    days = click.FloatRange(0, 36_500)  # a time that a database knows
+    command = click.option("--older-than", metavar="DAYS", type=days, help="Failed longer ago than that.")(command)
+    return click.option("--name", metavar="TASK", help="Of this task, as in workers.cleanup_files.")(command)
 
 
 @dead.command("list", short_help="List what failed, newest first, or counted by task.")
@@ -57,7 +56,7 @@ def list_(*, name: str | None, older_than: float | None, by_name: bool, limit: i
     with _sessions()() as session:
         if by_name:
             groups = dead_tasks.by_name(session, name, _before(older_than))
-            put_json([group._asdict() for group in groups]) if as_json else _put_groups(groups)
+            _put_groups(groups, as_json=as_json)
             return
         found = dead_tasks.listed(session, limit=limit, name=name, failed_before=_before(older_than))
         if as_json:
@@ -136,6 +135,8 @@ def retry(
             sent.append(id_)
         except NotPossible as error:
             refused[id_] = str(error)
+            if isinstance(error, dead_tasks.BrokerAway):
+                break  # each would wait for it, and be told the same
     if as_json:
         put_json({"retried": sent, "refused": refused})
     else:
@@ -160,7 +161,10 @@ def purge(*, name: str | None, older_than: float | None, yes: bool, as_json: boo
     purged = dead_tasks.purge(engine, before, name)
     with engine.begin() as connection:
         record(connection, who(), "purge", "dead tasks", deleted=purged, older_than_days=older_than, name=name)
-    put_json({"deleted": purged}) if as_json else click.echo(f"{count(purged, 'task')} deleted.")
+    if as_json:
+        put_json({"deleted": purged})
+    else:
+        click.echo(f"{count(purged, 'task')} deleted.")
 
 
 def _ask(question: str, name: str | None, older_than: float | None, *, yes: bool) -> tuple[int, ...]:
@@ -174,7 +178,10 @@ def _ask(question: str, name: str | None, older_than: float | None, *, yes: bool
     return ids
 
 
-def _put_groups(groups: list[dead_tasks.OfOneName]) -> None:
+def _put_groups(groups: list[dead_tasks.OfOneName], *, as_json: bool) -> None:
+    if as_json:
+        put_json([group._asdict() for group in groups])
+        return
     if not groups:
         click.echo("No dead tasks.", err=True)
         return

@@ -193,6 +193,12 @@ def test_a_broker_that_is_away_changes_nothing(sqlite_world: World, redis: Valke
         assert session.get_one(DeadTask, 1).retried_at is None
         assert session.scalars(sa.select(EmailAudit)).all() == []
 
+    sqlite_world.app.extensions["celery"] = celery
+    if "dead" not in sqlite_world.app.cli.commands:
+        sqlite_world.app.cli.add_command(dead)
+    result = invoke(sqlite_world.app.test_cli_runner(), "retry", "--all", "--yes", "--json", status=1)
+    assert list(json.loads(result.stdout)["refused"]) == ["1"]  # and each of the others would have waited as long
+
 
 def test_old_ones_go_with_their_retention(world: World) -> None:
     fill(world)
