@@ -5,7 +5,6 @@ machine can reach it, and so can a web page whose name is made to point here), a
 Arguments, and who is named in what went wrong, are left out at their source: `app.redaction`, `workers.requests`.
 """
 
-import json
 import os
 
 from celery.events.state import Task
@@ -14,7 +13,7 @@ from flower.views.monitor import Healthcheck, Metrics
 from tornado.options import options
 from tornado.web import authenticated
 
-from app.redaction import masked
+from app.masking import Mask
 
 
 def _logins(entries: list[str]) -> list[str]:
@@ -55,12 +54,13 @@ Metrics.get = authenticated(Metrics.get)
 Healthcheck.get = authenticated(Healthcheck.get)
 
 # This one reads what a task returned, or raised, from where workers keep it, rather than from their events.
+_mask = Mask()
 _respond = TaskResult.update_response_result
 
 
 def _respond_masked(self: TaskResult, response: dict[str, object], result: object) -> None:
     _respond(self, response, result)
-    response.update(json.loads(masked(json.dumps(response, ensure_ascii=False))))
+    response.update(_mask(response, keep="\n"))
 
 
 TaskResult.update_response_result = _respond_masked

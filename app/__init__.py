@@ -12,9 +12,11 @@ from app.accounts.times import tell_times
 from app.answers import finish
 from app.celery_app import create_celery
 from app.database import Id, close_sessions
+from app.logs import set_up
 from app.nudge import Nudge, connect
 from app.queues import DRAIN
 from app.rates import create_rates
+from app.requests import identify
 from app.rooms import ROOMS
 from app.seed import command as seed_command
 from app.settings import AppSettings
@@ -27,11 +29,15 @@ LARGEST_BODY = 1_000_000
 def create_app(settings: AppSettings | None = None) -> Flask:
     """The application, from the environment unless `settings` are given. Nothing is connected to yet.
 
+    Who gives no settings has it for the process's application, and gets the log that they say, too.
+
     `app.extensions` holds `settings`, `engine`, `sessions` (a sessionmaker whose commits wake a drain), `celery`,
     `nudge`, `rates`, `throttle` (of logins) and `csrf` (Flask-WTF's: every form has its token; a view that must do
     without is exempted there).
     """
-    settings = settings or AppSettings.load()
+    if settings is None:
+        settings = AppSettings.load()
+        set_up(settings)
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY=settings.secret_key.get_secret_value() if settings.secret_key else secrets.token_bytes(32),
@@ -51,6 +57,7 @@ def create_app(settings: AppSettings | None = None) -> Flask:
         throttle=Throttle(settings.redis_url),
     )
     app.url_map.converters["int"] = Id
+    identify(app)
     admit(app)
     close_sessions(app)
     tell_times(app)

@@ -1,11 +1,16 @@
 """What all answers of the application have in common: their security headers, and how they say what went wrong."""
 
+import logging
+
 import sqlalchemy as sa
-from flask import Flask, Response, current_app, g, json, render_template
+from flask import Flask, Response, g, json, render_template
 from werkzeug.exceptions import Forbidden, HTTPException, NotFound, ServiceUnavailable
 from werkzeug.wrappers import Response as AnyResponse
 
 from app.accounts.access import wants_json
+from outbox.logs import tell
+
+log = logging.getLogger(__name__)
 
 POLICY = "; ".join(
     (
@@ -69,7 +74,8 @@ def _page(error: HTTPException) -> str:
     except Exception:
         if error.code is None or error.code < _SERVERS_FAULT:
             raise
-        current_app.logger.exception("the page for %s cannot be made", error.name)
+        sentence = "the page for %(error)s cannot be made"
+        tell(log, logging.ERROR, "page.broken", sentence, exc_info=True, error=error.name)
         return ""
 
 
@@ -80,5 +86,5 @@ def _said(error: HTTPException) -> str | None:
 
 def _away(error: sa.exc.OperationalError) -> AnyResponse:
     """No connection, or a lock that nobody gives up: worth another try, which a plain 500 does not say."""
-    current_app.logger.error("the database does not answer", exc_info=error)
+    tell(log, logging.ERROR, "database.away", "the database does not answer", exc_info=error)
     return _told(ServiceUnavailable("The database does not answer. Please try again in a minute.", retry_after=60))

@@ -1,5 +1,6 @@
 """Work that a request asks a worker to do: a Celery task, by its name, and the answer 202 that has its id."""
 
+import logging
 from typing import Any
 
 import redis
@@ -8,6 +9,9 @@ from kombu.exceptions import KombuError
 from werkzeug.exceptions import ServiceUnavailable
 
 from app.database import request_session
+from outbox.logs import tell
+
+log = logging.getLogger(__name__)
 
 UNREACHABLE = (redis.RedisError, KombuError, OSError, RuntimeError)
 """What publishing raises if it cannot. RuntimeError: Celery's, of a result backend that does not answer when it is told
@@ -26,7 +30,8 @@ def dispatch(name: str, *arguments: Any, task_id: str | None = None) -> str:
     try:
         result = current_app.extensions["celery"].send_task(name, arguments, task_id=task_id)
     except UNREACHABLE as error:
-        current_app.logger.warning("%s cannot be published: %s", name, error)
+        sentence = "%(task)s cannot be published: %(why)s"
+        tell(log, logging.WARNING, "task.not_published", sentence, task=name, why=str(error))
         raise ServiceUnavailable(_AWAY, retry_after=60) from error
     return str(result.id)
 

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task
+from celery.signals import before_task_publish
 from flask import Flask
 from kombu.entity import Queue
 
 from app import redaction
-from app.queues import DEFAULT_QUEUE, QUEUES
+from app.queues import DEFAULT_QUEUE, DRAIN, QUEUES
 from app.retries import PASSING, try_later
 from app.settings import AppSettings
+from outbox.logs import request_id
 
 BEAT_SCHEDULE = Path("var/celerybeat-schedule")
 
@@ -20,6 +22,10 @@ _PUBLISH_SECONDS = 0.2
 
 _ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 """And at once: a pooled connection that the broker closed meanwhile is replaced. Anything more would be waiting."""
+
+
+REQUEST_ID = "request_id"
+"""The header of a task's message with the id of the request that it is run for."""
 
 
 class _Celery(Celery):  # type: ignore[misc]  # Celery ships no types
@@ -75,6 +81,14 @@ def wait_for_broker(celery: Celery, settings: AppSettings) -> None:
         redis_socket_timeout=10,
         result_backend_transport_options={},
     )
+
+
+@before_task_publish.connect  # type: ignore[untyped-decorator]  # Celery ships no types
+def _send_request_id(sender: str, headers: dict[str, Any], **_: Any) -> None:
+    """Along with each task, but not with a drain: whoever's commit asked for it, it serves everybody."""
+    id_ = request_id.get()
+    if id_ is not None and sender != DRAIN:
+        headers.setdefault(REQUEST_ID, id_)
 
 
 def _settings(settings: AppSettings) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from celery import Celery
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.background import UNREACHABLE
+from app.celery_app import REQUEST_ID
 from app.database import Base
 from outbox import auditing
 from outbox.database import BigId, UtcDateTime, insert, reading, utcnow
@@ -163,7 +164,7 @@ def retry(session: Session, celery: Celery, dead_id: int, who: str) -> None:
             dead.kwargs,
             task_id=dead.task_id,
             queue=dead.queue,
-            headers={"request_id": dead.request_id} if dead.request_id else None,
+            headers={REQUEST_ID: dead.request_id} if dead.request_id else None,
         )
     except UNREACHABLE as error:
         raise BrokerAway(

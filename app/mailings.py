@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.accounts.models import User
 from outbox.database import BigId
 from outbox.errors import InvalidEmail, SettingsError
+from outbox.logs import tell
 from outbox.service import EmailService
 from outbox.settings import Settings
 
@@ -150,7 +151,10 @@ class _Run:
         except InvalidEmail as error:
             if len(users) == 1:
                 self.tally.invalid += 1
-                log.warning("%s cannot be written and is left out: %s", self._key(users[0]), error)
+                tell(
+                    log, logging.WARNING, "mailing.left_out", "%(key)s cannot be written and is left out: %(why)s",
+                    key=self._key(users[0]), user=users[0].id, why=str(error),
+                )  # fmt: skip
                 return
             middle = len(users) // 2
             self._write(session, users[:middle])

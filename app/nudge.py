@@ -18,6 +18,8 @@ from kombu.exceptions import KombuError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from outbox.logs import tell
+
 log = logging.getLogger(__name__)
 
 KEY = "outbox:nudge"
@@ -82,9 +84,10 @@ class Nudge:
         self._quiet_until = time.monotonic() + QUIET_SECONDS
         if not self._failing:
             self._failing = True
-            log.warning("nudge: Redis does not answer; mail waits for the first beat after it is back (%s)", error)
+            sentence = "nudge: Redis does not answer; mail waits for the first beat after it is back (%(why)s)"
+            tell(log, logging.WARNING, "nudge.failed", sentence, why=str(error))
 
     def _be_well(self) -> None:
         if self._failing:
             self._failing = False
-            log.info("nudge: Redis answers again")
+            tell(log, logging.INFO, "nudge.works", "nudge: Redis answers again")

@@ -4,14 +4,8 @@ Celery sends a text of the arguments along with every event, to whoever listens 
 inspect` show it. It is made here instead, where a task is published: the arguments themselves go to the worker alone.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-_APART = r"""\s<>"'(),:;=\\\[\]"""
-_ADDRESS = re.compile(rf"(?<![^{_APART}])[^{_APART}]+@(?=[^{_APART}])")
-"""From where a run of characters that may stand in an address begins: read anew from each of them, a long one without
-an @ took minutes."""
 
 
 def arguments(values: Sequence[Any]) -> str:
@@ -22,11 +16,6 @@ def arguments(values: Sequence[Any]) -> str:
 def keywords(values: Mapping[str, Any]) -> str:
     """`{'upload_id': 7}`."""
     return f"{{{', '.join(f'{name!r}: {_seen(value)}' for name, value in values.items())}}}"
-
-
-def masked(text: str) -> str:
-    """Without the half of an address that says whose it is: `…@example.com`."""
-    return _ADDRESS.sub("…@", text)
 
 
 def _seen(value: Any) -> str:

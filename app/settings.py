@@ -67,6 +67,13 @@ class AppSettings(Settings):
     """Pages of one web process that hear of notifications at once, each holding a thread: of four, which waitress has
     by default, half. Further pages ask every ten seconds."""
 
+    log_format: Literal["auto", "json", "pretty"] = "auto"
+    """`json`: an object a line. `pretty`: for people. `auto`: pretty where stderr is a terminal, JSON elsewhere."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_addresses: bool = False
+    """Whether a line of the log may hold whole addresses, and what the database was to write when it raised an error.
+    Secrets are in none."""
+
     flower_url: str = ""
     inbox_url: str = ""
     """Shown on the landing page where they are set."""
@@ -88,10 +95,15 @@ class AppSettings(Settings):
             raise ValueError("give the whole address, such as https://quiz.example")
         return value.rstrip("/")
 
-    @field_validator("weekly_summary_day", "task_cleanup_day", mode="before")
+    @field_validator("weekly_summary_day", "task_cleanup_day", "log_format", mode="before")
     @classmethod
-    def _days_in_lower_case(cls, value: object) -> object:
+    def _words_in_lower_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _level_in_capitals(cls, value: object) -> object:
+        return value.strip().upper() if isinstance(value, str) else value
 
     @field_validator("celery_worker_queues", mode="before")
     @classmethod

@@ -1,11 +1,16 @@
 """The landing page and the liveness probe. They show numbers, never an address: nobody need have logged in."""
 
+import logging
+
 import sqlalchemy as sa
 from flask import Blueprint, current_app, render_template, url_for
 
 from app.accounts.access import is_admin
 from outbox import stats
 from outbox.database import reading
+from outbox.logs import tell
+
+log = logging.getLogger(__name__)
 
 MEANINGS = {
     "due": "waits for a worker",
@@ -33,8 +38,8 @@ def index() -> tuple[str, int]:
     links = {"Flower": settings.flower_url, "Inbox": settings.inbox_url, "Admin": admin_url}
     try:
         counts = count_mail()
-    except sa.exc.SQLAlchemyError:
-        current_app.logger.exception("the landing page cannot read email_queue")
+    except sa.exc.SQLAlchemyError as error:
+        tell(log, logging.ERROR, "queue.uncounted", "the landing page cannot read email_queue", exc_info=error)
         counts = None
     page = render_template(
         "index.html",

@@ -8,6 +8,8 @@ token would protect nothing: there is no session to ride on, and the mail progra
 GET shows and changes nothing, because the scanners that look for malware follow every link of a mail.
 """
 
+import logging
+
 import sqlalchemy as sa
 from flask import Blueprint, Response, current_app, render_template, request
 from flask.blueprints import BlueprintSetupState
@@ -16,8 +18,11 @@ from app.accounts.access import ask_nobody
 from outbox import subscriptions
 from outbox.database import reading
 from outbox.errors import InvalidLink
+from outbox.logs import tell
 from outbox.settings import Settings
 from outbox.subscriptions import Subscription
+
+log = logging.getLogger(__name__)
 
 LONGEST_BODY = 16_384
 """Bytes of a POST: a few words, whoever sends it."""
@@ -102,14 +107,16 @@ def _keep_it_private(response: Response) -> Response:
 
 @unsubscribing.errorhandler(InvalidLink)
 def _invalid(error: InvalidLink) -> Page:
-    current_app.logger.info("%s: %s", request.endpoint, error)  # not the path, which may be a good link but for a key
+    # Not the path, which may be a good link but for a key.
+    tell(log, logging.INFO, "link.refused", "%(endpoint)s: %(why)s", endpoint=request.endpoint, why=str(error))
     return render_template("unsubscribe/invalid.html"), 404
 
 
 @unsubscribing.errorhandler(sa.exc.SQLAlchemyError)
 def _away(error: sa.exc.SQLAlchemyError) -> tuple[str, int, dict[str, str]]:
     """A mail program that gets 503 may try again; with a 200 it would tell its user that all is done."""
-    current_app.logger.error("email_suppressions cannot be read or written", exc_info=error)
+    sentence = "email_suppressions cannot be read or written"
+    tell(log, logging.ERROR, "suppressions.away", sentence, exc_info=error)
     return render_template("unsubscribe/away.html"), 503, {"Retry-After": "60"}
 
 

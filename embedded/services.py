@@ -57,6 +57,8 @@ def plan(given: Mapping[str, str], ports: Mapping[str, int], var: Path) -> Plan:
     environment |= {name: value for name, value in ours.items() if not given.get(name)}
     streams = given.get("NOTIFICATION_STREAMS") or str(STREAMS)
     environment["NOTIFICATION_STREAMS"] = streams
+    # Whoever starts all of it reads var/log.
+    environment["LOG_FORMAT"] = given.get("LOG_FORMAT") or "pretty"
     services: list[Service] = []
     if own_redis:
         environment["REDIS_URL"] = f"redis://{LOOPBACK}:{ports['redis']}/0"

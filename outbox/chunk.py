@@ -14,6 +14,7 @@ from outbox.addresses import bare_address
 from outbox.claims import standing_columns
 from outbox.database import Statement, UtcDateTime, Words, reading
 from outbox.errors import KeyMissing
+from outbox.logs import tell
 from outbox.message import File, Message, Part, encoded
 from outbox.models import EmailContent
 from outbox.retry import Standing
@@ -42,6 +43,7 @@ class Mail:
     """The attempt's."""
     recipient: str
     category: str | None
+    request_id: str | None
     content_id: int
     relay: str | None
     """The one relay that may have had it before, and must be the one to have it again."""
@@ -92,8 +94,8 @@ class FileLink:
 
 def _rows(sql: Words) -> str:
     return f"""
-SELECT q.id, q.claims, q.recipient, q.category, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
-       -({sql.seconds_since("q.lease_expires_at")}) AS lease_left, {standing_columns(sql)},
+SELECT q.id, q.claims, q.recipient, q.category, q.request_id, q.attempts, q.max_attempts,
+       q.on_uncertain, q.relay, -({sql.seconds_since("q.lease_expires_at")}) AS lease_left, {standing_columns(sql)},
        {superseded_by("q")} AS superseded_by,
        c.id AS content_id, c.message_id, c.date, c.sender, c.to_header, c.cc_header, c.reply_to, c.subject, c.text,
        c.html, c.headers, c.sensitive, c.sealed,
@@ -205,6 +207,7 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]],
         number=row.claims,
         recipient=row.recipient,
         category=row.category,
+        request_id=row.request_id,
         content_id=row.content_id,
         relay=row.relay,
         lease_left=row.lease_left,
@@ -228,7 +231,10 @@ def _open(mail: Mail, sealed: bytes, safe: Safe | None) -> None:
     except KeyMissing as error:
         mail.unreadable = str(error)
     except ValueError as error:
-        log.error("mail %d: %s", mail.id, error)  # noqa: TRY400 - a traceback tells no more
+        sentence = "mail %(mail_id)d: %(why)s"
+        tell(
+            log, logging.ERROR, "mail.unreadable", sentence, mail_id=mail.id, why=str(error), request_id=mail.request_id
+        )
     else:
         mail.message = replace(mail.message, **{name: said[name] for name in ("subject", "text", "html", "headers")})
         mail.files = [

@@ -126,7 +126,8 @@ SELECT {columns} FROM email_queue AS q
 def _find_lapsed_sendings(sql: Words) -> str:
     compositions = """(SELECT count(*) FROM email_attempts AS a WHERE a.email_id = q.id AND a.stage = 'compose')"""
     columns = f"""q.id, q.claim_token, q.claims, q.claimed_by, q.attempts, q.max_attempts, q.on_uncertain, q.relay,
-       {compositions} AS compositions, {sql.seconds_since("q.lease_expires_at")} AS overdue, {standing_columns(sql)}"""
+       q.request_id, {compositions} AS compositions, {sql.seconds_since("q.lease_expires_at")} AS overdue,
+       {standing_columns(sql)}"""
     return _lapsed(sql, columns, "sending", ":after")
 
 

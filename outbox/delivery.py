@@ -16,7 +16,7 @@ from functools import partial
 import sqlalchemy as sa
 from tenacity import stop_after_delay
 
-from outbox import fence, retry
+from outbox import fence, mail_log, retry
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Begin, Release
 from outbox.database import reading
@@ -25,6 +25,7 @@ from outbox.errors import InvalidAddress, LeaseLost
 from outbox.gate import End, Gate, Hold, Shut
 from outbox.journal import Journal
 from outbox.ledger import Ledger
+from outbox.logs import request_id, tell
 from outbox.rates import Rates
 from outbox.relay import Relay, Report
 from outbox.sealing import Safe
@@ -80,9 +81,11 @@ class Courier:
         composer = Composer(self._engine, rest, self._signer)
         statuses: Counter[Status] = Counter()
         held: list[Release] = []
+        asked_by = request_id.get()
         half_time = time.monotonic() + min((mail.lease_left for mail in rest), default=0) / 2
         try:
             while rest and time.monotonic() < half_time and not self._stopping.is_set():
+                request_id.set(rest[0].request_id)
                 match self._gate.check(rest[0], token, half_time):
                     case Shut():
                         break
@@ -96,7 +99,7 @@ class Courier:
                 rest.popleft()
                 statuses[status] += 1
         except LeaseLost as lost:
-            log.warning("delivery: chunk given up: %s", lost)
+            tell(log, logging.WARNING, "lease.lost", "delivery: chunk given up: %(why)s", why=str(lost))
             if lost.taken:
                 # The same chunk is being delivered elsewhere, or was taken back: its rest is not ours to release.
                 rest.clear()
@@ -107,6 +110,7 @@ class Courier:
                 held.append(Release(rest.popleft().id, token, self._policy.base))
             raise
         finally:
+            request_id.set(asked_by)
             self._ledger.release([*held, *(Release(mail.id, token) for mail in rest)])
             self._gate.relays.give_probe_back(token)
         return statuses
@@ -164,7 +168,8 @@ class Courier:
             raise
         except (ValueError, LookupError, TypeError, AttributeError, sa.exc.NoResultFound) as error:
             # What it says cannot be a message. Other errors are the database's or the machine's: no mail dies of them.
-            log.exception("delivery: mail %d cannot be composed", mail.id)
+            sentence = "delivery: mail %(mail_id)d cannot be composed"
+            tell(log, logging.ERROR, "mail.not_composed", sentence, exc_info=True, mail_id=mail.id)
             return self._end(mail, End(Status.DEAD, f"cannot be composed: {error!r}", DeadReason.INVALID))
         status = self._settle(mail, endpoint, report, time.monotonic() - started)
         self._gate.learn(mail, endpoint, report, token)
@@ -219,25 +224,21 @@ class Courier:
         settlement = Settlement.of(
             mail.token, verdict, attempt, relay=mail.relay, suppress=suppress, sensitive=mail.sensitive
         )
-        if not self._ledger.settle(settlement):
-            log.error("delivery: mail %d (%s) was not ours to settle any more", mail.id, report.outcome)
-        elif verdict.status in {Status.DEAD, Status.UNCERTAIN}:
-            log.warning("delivery: mail %d is %s after %s", mail.id, verdict.status, settlement.last_error)
+        mail_log.ended(settlement, ours=self._ledger.settle(settlement))
         return verdict.status
 
     def _end(self, mail: Mail, end: End) -> Status:
         """Without a conversation."""
-        self._ledger.settle(
-            Settlement(
-                mail.id,
-                mail.token,
-                end.status,
-                dead_reason=end.dead_reason,
-                last_error=end.why,
-                relay=mail.relay,
-                sensitive=mail.sensitive,
-            )
+        settlement = Settlement(
+            mail.id,
+            mail.token,
+            end.status,
+            dead_reason=end.dead_reason,
+            last_error=end.why,
+            relay=mail.relay,
+            sensitive=mail.sensitive,
         )
+        mail_log.ended(settlement, ours=self._ledger.settle(settlement))
         return end.status
 
     def _relay(self, endpoint: Endpoint) -> Relay:

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from outbox import arguments, subscriptions, templates
+from outbox import arguments, logs, subscriptions, templates
 from outbox.addresses import Mailbox, marked_automatic, parse_mailbox
 from outbox.attachments import Attachment, check_together
 from outbox.errors import InvalidAddress, InvalidEmail, InvalidHeader, TooLarge
@@ -139,7 +139,7 @@ def draft(
         "payload_hash": _hash(said | _asked(template, context), from_email, recipients, files)
         if key or sensitive
         else None,
-        "request_id": arguments.label("request_id", request_id),
+        "request_id": arguments.label("request_id", logs.request_id.get() if request_id is None else request_id),
         "size": _size(rendered, files, settings),
         "sensitive": False,  # this and the next: `discreet` makes it so
         "sealed": None,

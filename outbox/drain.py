@@ -12,6 +12,7 @@ from outbox import breaker, claims, fence
 from outbox.claims import Claim, Release
 from outbox.database import reading
 from outbox.errors import NotRecorded
+from outbox.logs import tell
 from outbox.settings import Settings
 from outbox.states import Priority, RelayState
 
@@ -46,7 +47,7 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
             fence.take_unowned(connection, settings, worker)
             why = fence.whose(connection, settings)
     if why:
-        log.error("drain: %s", why)
+        tell(log, logging.ERROR, "drain.held", "drain: %(why)s", why=why)
         return 0
     published = 0
     for relay in relays:
@@ -115,7 +116,8 @@ def _probe(  # noqa: PLR0917
         if not claim.ids[lane] or not breaker.take_probe(connection, relay, claim.token, _claim_lease(settings)):
             claiming.rollback()
             return 0
-    log.info("drain: mail %d tries the relay %s", claim.ids[lane][0], relay)
+    sentence = "drain: mail %(mail_id)d tries the relay %(relay)s"
+    tell(log, logging.INFO, "relay.probed", sentence, mail_id=claim.ids[lane][0], relay=relay)
     _publish(engine, claim, publish)
     return 1
 

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO, Literal, cast
 
 import sqlalchemy as sa
 
+from outbox import mail_log
+from outbox.logs import tell
 from outbox.settlement import Attempt, Settlement, settle, settle_late
 from outbox.states import DeadReason, Outcome, Stage, Status
 from outbox.writer import is_refused
@@ -56,10 +58,11 @@ class Journal:
                     _sync_folder(folder)
         except (OSError, TypeError) as error:
             mails = ", ".join(f"{settlement.id} ({settlement.status})" for settlement in settlements)
-            log.critical(
-                "journal: %s cannot be written: %s; while the database is away, this is known to this process alone: "
-                "mail %s",
-                self.path, error, mails,
+            tell(
+                log, logging.CRITICAL, "journal.unwritable",
+                "journal: %(path)s cannot be written: %(why)s; while the database is away, this is known to this "
+                "process alone: mail %(mails)s",
+                path=str(self.path), why=str(error), mails=mails,
             )  # fmt: skip
             return False
         return True
@@ -88,7 +91,8 @@ class Journal:
         except FileNotFoundError:
             return recorded
         except OSError as error:
-            log.critical("journal: %s cannot be replayed: %s; make it readable and writable", self.path, error)
+            sentence = "journal: %(path)s cannot be replayed: %(why)s; make it readable and writable"
+            tell(log, logging.CRITICAL, "journal.unreadable", sentence, path=str(self.path), why=str(error))
             return recorded
 
     def _record(self, engine: sa.Engine, content: bytes) -> int:
@@ -109,17 +113,23 @@ class Journal:
                 self._put_aside(line, error)
                 continue
             recorded += len(ours)
+            if ours:
+                mail_log.ended(settlement)
             if not ours:
-                log.warning(
-                    "journal: mail %d (%s) is in other hands by now: nothing changed", settlement.id, settlement.status
-                )
+                tell(
+                    log, logging.WARNING, "journal.late",
+                    "journal: mail %(mail_id)d (%(status)s) is in other hands by now: nothing changed",
+                    mail_id=settlement.id, status=settlement.status,
+                )  # fmt: skip
         if recorded:
-            log.warning("journal: %d mails are on record that the database could not be told of before", recorded)
+            sentence = "journal: %(mails)d mails are on record that the database could not be told of before"
+            tell(log, logging.WARNING, "journal.replayed", sentence, mails=recorded)
         return recorded
 
     def _put_aside(self, line: bytes, error: Exception) -> None:
         aside = self.path.with_name(f"{self.path.name}.rejected")
-        log.error("journal: a line is put aside, in %s: %s: %r", aside, error, line)
+        sentence = "journal: a line is put aside, in %(path)s: %(why)s: %(line)r"
+        tell(log, logging.ERROR, "journal.put_aside", sentence, path=str(aside), why=str(error), line=line)
         with aside.open("ab") as file:
             file.write(line + b"\n")
             _sync(file)

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from outbox.claims import Begin, Release
 from outbox.errors import LeaseLost, NotRecorded
 from outbox.journal import Journal
+from outbox.logs import tell
 from outbox.settlement import Settlement
 from outbox.writer import Entry, Line, Writer, is_passing, is_refused, patient
 
@@ -165,7 +166,7 @@ class Ledger:
             while not self._waiting.empty():
                 self._take(self._waiting.get())
             taken = self._taken
-        log.critical("ledger: its thread ends: %r", error)
+        tell(log, logging.CRITICAL, "ledger.ended", "ledger: its thread ends: %(why)s", why=repr(error))
         for entry in taken:
             if not entry.answer.done():
                 entry.answer.set_exception(RuntimeError(f"the ledger's thread ended: {error!r}"))
@@ -193,7 +194,8 @@ class Ledger:
         self._keep(batch, kept, error)
         if not kept:
             return
-        log.warning("ledger: %d lines wait for the database: %s", len(kept), error)
+        sentence = "ledger: %(lines)d lines wait for the database: %(why)s"
+        tell(log, logging.WARNING, "ledger.waits", sentence, lines=len(kept), why=str(error))
         try:
             patient(sleep=partial(self._collect, kept, error))(self._writer.write, kept)
         except Exception:  # noqa: BLE001 - one of the lines is refused; committing them finds out which

@@ -20,6 +20,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage
 
 from outbox.endpoints import Endpoint
+from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -201,14 +202,15 @@ class Rates:
             self._quiet_until = time.monotonic() + QUIET_SECONDS
             first, self._failing = not self._failing, True
         if first:
-            log.warning("rates: Redis does not answer; each process keeps to a quarter of the rates (%s)", error)
+            sentence = "rates: Redis does not answer; each process keeps to a quarter of the rates (%(why)s)"
+            tell(log, logging.WARNING, "rates.alone", sentence, why=str(error))
 
     def _be_well(self) -> None:
         if self._failing:
             with self._lock:
                 first, self._failing = self._failing, False
             if first:
-                log.info("rates: Redis answers again")
+                tell(log, logging.INFO, "rates.together", "rates: Redis answers again")
 
 
 def quarter(rate: RateLimitItem) -> RateLimitItem:

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ from outbox import claims, retry, wiping
 from outbox.chunk import standing
 from outbox.database import reading
 from outbox.journal import Journal
+from outbox.logs import tell
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement, settle
 from outbox.states import Outcome, Stage
@@ -60,13 +61,16 @@ def _settle_lapsed(engine: sa.Engine, settings: Settings) -> int:
     while True:
         with engine.begin() as connection:
             rows = claims.find_lapsed_sendings(connection, REAP_BATCH, last)
-            settled += _settle_each(connection, [_post_mortem(row, policy, settings) for row in rows])
+            settlements = [_post_mortem(row, policy, settings) for row in rows]
+            settled += _settle_each(connection, settlements, {row.id: row.request_id for row in rows})
         if len(rows) < REAP_BATCH:
             return settled
         last = rows[-1].id  # rows that cannot be settled stay; those behind them have their turn all the same
 
 
-def _settle_each(connection: sa.Connection, settlements: Sequence[Settlement]) -> int:
+def _settle_each(
+    connection: sa.Connection, settlements: Sequence[Settlement], asked_by: Mapping[int, str | None]
+) -> int:
     """All together or, where the database refuses one of them, each by itself."""
     if not settlements:
         return 0
@@ -77,11 +81,19 @@ def _settle_each(connection: sa.Connection, settlements: Sequence[Settlement]) -
         if not is_refused(error):
             raise
         if len(settlements) > 1:
-            return sum(_settle_each(connection, [settlement]) for settlement in settlements)
-        log.error("reap: mail %d cannot be settled, a person must look: %s", settlements[0].id, error.orig)  # noqa: TRY400
+            return sum(_settle_each(connection, [settlement], asked_by) for settlement in settlements)
+        id_ = settlements[0].id
+        tell(
+            log, logging.ERROR, "reap.failed", "reap: mail %(mail_id)d cannot be settled, a person must look: %(why)s",
+            mail_id=id_, why=str(error.orig), request_id=asked_by[id_],
+        )  # fmt: skip
         return 0
     for settlement in settlements:
-        log.warning("reap: mail %d: %s; now %s", settlement.id, settlement.last_error, settlement.status)
+        tell(
+            log, logging.WARNING, "mail.reaped", "reap: mail %(mail_id)d: %(why)s; now %(status)s",
+            mail_id=settlement.id, why=settlement.last_error, status=settlement.status,
+            request_id=asked_by[settlement.id],
+        )  # fmt: skip
     return len(settlements)
 
 

@@ -16,6 +16,7 @@ from outbox import breaker
 from outbox.breaker import Rest, Standing, standings
 from outbox.database import reading
 from outbox.endpoints import Endpoint
+from outbox.logs import tell
 from outbox.relay import Report
 from outbox.settings import Settings
 from outbox.states import Outcome, RelayState, Stage
@@ -130,7 +131,10 @@ class Relays:
             changed = breaker.rest(connection, endpoint.name, rest, token, self._worker)
             self.look(connection)
         if changed:
-            log.warning("relay %s: no mail goes there for a while: %s", endpoint.name, rest.reason)
+            tell(
+                log, logging.WARNING, "relay.paused", "relay %(relay)s: no mail goes there for a while: %(why)s",
+                relay=endpoint.name, why=rest.reason, latched=rest.latched,
+            )  # fmt: skip
 
     def _recover(self, endpoint: Endpoint, token: str, *, answered: bool) -> None:
         standing = self._standings.get(endpoint.name)
@@ -141,4 +145,4 @@ class Relays:
             changed = breaker.recover(connection, endpoint.name, token, self._worker)
             self.look(connection)
         if changed:
-            log.info("relay %s: mail goes there again", endpoint.name)
+            tell(log, logging.INFO, "relay.resumed", "relay %(relay)s: mail goes there again", relay=endpoint.name)

@@ -24,11 +24,12 @@ from outbox.database import utcnow
 from outbox.draft import Draft, draft
 from outbox.errors import InvalidEmail, TooLarge
 from outbox.explaining import explain
+from outbox.logs import tell
 from outbox.models import EmailAttachment, EmailContent, QueuedEmail
 from outbox.settings import Settings
 from outbox.states import OnUncertain, Priority
 from outbox.superseding import Digest
-from outbox.waking import WAKE, Wake, wake_after_commit
+from outbox.waking import WAKE, Wake, log_after_commit, wake_after_commit
 
 log = logging.getLogger(__name__)
 
@@ -202,6 +203,7 @@ class EmailService:
         if supersedes is not None:
             self._session.flush()
             self._supersede([supersedes])
+        log_after_commit(self._session, list(content.recipients), content.request_id)
         self._wake_after_commit()
         return content.recipients[0]
 
@@ -240,7 +242,11 @@ class EmailService:
         try:
             return draft(self._settings, **mail, earlier=digest.contexts)
         except InvalidEmail as error:
-            log.warning("collapse: mail %d goes as it is, and another digest begins: %s", digest.id, error)
+            tell(
+                log, logging.WARNING, "digest.split",
+                "collapse: mail %(mail_id)d goes as it is, and another digest begins: %(why)s",
+                mail_id=digest.id, why=str(error),
+            )  # fmt: skip
             return None
 
     def _write(self, drafts: Sequence[Draft], first: int) -> list[int]:
@@ -254,6 +260,8 @@ class EmailService:
         there = enqueue.first_rows(connection, [d for d in drafts if d.content["message_id"] not in ids])
         self._supersede({d.row["supersedes"] for _, d in new} - {None})
         if new:
+            written = [firsts[id_] for id_, _ in new]
+            log_after_commit(self._session, written, drafts[0].content["request_id"])
             self._wake_after_commit()
         return [
             firsts[ids[d.content["message_id"]]]

@@ -1,10 +1,15 @@
-"""After a commit that holds mail, one call that tells the workers."""
+"""After a commit that holds mail: one call that tells the workers, and the log's lines on what was queued."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+
+from outbox import mail_log
+from outbox.logs import on_behalf_of, tell
+from outbox.models import QueuedEmail
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +21,9 @@ WAKE = "outbox_wake"
 _WAKING = "outbox_waking"
 """The key of `session.info` for what to call after the transaction that is open."""
 
+_QUEUED = "outbox_queued"
+"""The same for what to log: the savepoints that it depends on, and how to say it."""
+
 
 def wake_after_commit(session: Session | scoped_session[Session], wake: Wake) -> None:
     """Call `wake` once when the transaction that is open has been committed, and not if it is rolled back.
@@ -24,22 +32,53 @@ def wake_after_commit(session: Session | scoped_session[Session], wake: Wake) ->
     """
     session = session() if isinstance(session, scoped_session) else session
     session.info.setdefault(_WAKING, set()).add(wake)
+    _listen(session)
+
+
+def log_after_commit(
+    session: Session | scoped_session[Session], mails: Sequence[QueuedEmail | int], request_id: str | None
+) -> None:
+    """Log that these mails, rows or ids, are queued: when it is true, and not if a savepoint takes it back."""
+    session = session() if isinstance(session, scoped_session) else session
+    savepoints, transaction = set(), session.get_nested_transaction()
+    while transaction is not None:
+        savepoints.add(transaction)
+        transaction = transaction.parent
+    session.info.setdefault(_QUEUED, []).append((savepoints, mails, request_id))
+    _listen(session)
+
+
+def _listen(session: Session) -> None:
     if not event.contains(session, "after_commit", _after_commit):
         event.listen(session, "after_commit", _after_commit)
+        event.listen(session, "after_soft_rollback", _after_rollback)
         event.listen(session, "after_transaction_end", _after_end)
 
 
 def _after_commit(session: Session) -> None:
     if session.in_nested_transaction():
         return  # a savepoint: nobody else can see the mail yet
+    for _, mails, request_id in session.info.pop(_QUEUED, ()):
+        # A row's own columns may have been expired, and this is no time for a query.
+        ids = [mail if isinstance(mail, int) else sa.inspect(mail).identity[0] for mail in mails]
+        with on_behalf_of(request_id):
+            mail_log.queued(ids[0], len(ids))
     for wake in session.info.pop(_WAKING, ()):
         try:
             wake()
-        except Exception:
-            log.exception("wake failed: the mail is safe and waits for the next drain")
+        except Exception:  # noqa: BLE001 - logged with its traceback
+            sentence = "wake failed: the mail is safe and waits for the next drain"
+            tell(log, logging.ERROR, "wake.failed", sentence, exc_info=True)
+
+
+def _after_rollback(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        queued = session.info.get(_QUEUED, ())
+        session.info[_QUEUED] = [line for line in queued if transaction not in line[0]]
 
 
 def _after_end(session: Session, transaction: SessionTransaction) -> None:
     # Not only after a rollback: a session may be closed with its transaction open, and then used again.
     if transaction.parent is None:
         session.info.pop(_WAKING, None)
+        session.info.pop(_QUEUED, None)

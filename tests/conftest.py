@@ -39,6 +39,7 @@ _SETTINGS = (
     "FILES_DIR",
     "FLASK_",
     "FLOWER_",
+    "LOG_",
     "MAIL_",
     "OUTBOX_",
     "PG",

@@ -20,6 +20,7 @@ from workers.cli import tasks
 from workers.dead_cli import dead
 from workers.dead_letters import DeadLetters
 from workers.schedule import beat_schedule
+from workers.task_log import listen
 
 try:
     flask_app = create_app()
@@ -35,6 +36,7 @@ except SettingsError as error:
 flask_app.extensions["alarm"] = Alarm(flask_app.extensions["nudge"])
 
 celery = flask_app.extensions["celery"]
+listen(_settings)
 wait_for_broker(celery, _settings)
 celery.conf.update(
     include=[

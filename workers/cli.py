@@ -59,8 +59,9 @@ def run(ctx: click.Context, name: str, arguments: Sequence[str], *, traceback: b
     task = _task(current_app.extensions["celery"], name)
     keywords = dict(_argument(argument) for argument in arguments)
     _check_arguments(task, keywords)
-    # Celery logs the trace of what fails, to a reader who has a sentence of ours.
-    logging.getLogger("celery.app.trace").setLevel(logging.CRITICAL)
+    # The log has the trace of what fails, for a reader who has a sentence of ours.
+    for logger in ("celery.app.trace", "workers.task_log"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     result = task.apply(kwargs=keywords)
     if result.successful():
         put_json(result.result)

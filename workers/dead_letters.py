@@ -25,9 +25,10 @@ import sqlalchemy as sa
 from celery import Task, signals
 
 from app import dead_tasks
+from app.celery_app import REQUEST_ID
 from app.dead_tasks import Failure
 from app.queues import DEFAULT_QUEUE, DRAIN, REAP, SEND_EMAILS, WATCH
-from app.redaction import masked
+from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class DeadLetters:
             exception=_words(exception),
             trace=str(einfo.traceback) if einfo else "".join(traceback.format_exception(exception)),
             tries=request.retries + 1 if request else 1,
-            request_id=request and request.get("request_id"),
+            request_id=request and request.get(REQUEST_ID),
         )
 
     def unknown(self, *, message: Any, name: str, id: str, **_: Any) -> None:  # noqa: A002 - Celery's name
@@ -91,7 +92,7 @@ class DeadLetters:
             exception=f"NotRegistered: this worker has no task {name!r}",
             trace="",
             tries=1,
-            request_id=message.headers.get("request_id"),
+            request_id=message.headers.get(REQUEST_ID),
         )
 
     def rejected(self, *, message: Any, exc: Exception | None, **_: Any) -> None:
@@ -116,9 +117,14 @@ class DeadLetters:
             return
         try:
             if dead_tasks.forget(self._engine, request.id):
-                log.info("dead task: %s[%s] has succeeded, and is dead no more", sender.name, request.id)
+                sentence = "task %(task)s has succeeded, and is no dead task any more"
+                tell(log, logging.INFO, "task.mended", sentence, task=sender.name, task_id=request.id)
         except sa.exc.SQLAlchemyError as error:
-            log.warning("dead task: whether %s[%s] was one is not known: %s", sender.name, request.id, error)
+            sentence = "task %(task)s has succeeded, and may still be listed as dead: %(why)s"
+            tell(
+                log, logging.WARNING, "task.still_listed", sentence,
+                task=sender.name, task_id=request.id, why=_words(error),
+            )  # fmt: skip
 
     def _keep(
         self, *, args: list[Any] | None, kwargs: dict[str, Any] | None, exception: str, trace: str, **known: Any
@@ -138,15 +144,18 @@ class DeadLetters:
             with self._engine.begin() as connection:
                 id_ = dead_tasks.keep(connection, failure)
         except Exception as error:  # noqa: BLE001 - whatever it is, the task would be lost with it
-            log.error(  # noqa: TRY400 - the failure's traceback matters, not this one's
-                "dead task: %s failed for good and cannot be kept (%s): %s",
-                *(failure.name, _words(error), masked(json.dumps(failure._asdict(), default=repr))),
-            )
+            sentence = "task %(task)s failed for good and cannot be kept (%(why)s): %(all)s"
+            tell(
+                log, logging.ERROR, "task.not_kept", sentence,
+                task=failure.name, task_id=failure.task_id, why=_words(error),
+                all=json.dumps(failure._asdict(), default=repr),
+            )  # fmt: skip
         else:
-            log.error(
-                "dead task %d: %s failed for good at try %d: %s; `flask dead show %d` has the rest",
-                *(id_, failure.name, failure.tries, masked(failure.exception), id_),
-            )
+            sentence = "task %(task)s failed for good at try %(tries)d, and is dead task %(dead_task)d: %(why)s"
+            tell(
+                log, logging.WARNING, "task.kept", sentence,
+                task=failure.name, task_id=failure.task_id, dead_task=id_, tries=failure.tries, why=failure.exception,
+            )  # fmt: skip
 
 
 def _arguments(message: Any) -> tuple[list[Any] | None, dict[str, Any] | None]:

@@ -13,6 +13,7 @@ import migrations
 from app.queues import HEALTH_CHECK
 from outbox.database import reading
 from outbox.journal import Journal
+from outbox.logs import tell
 from outbox.times import duration
 from outbox.watching import late_after, oldest_due
 
@@ -32,7 +33,8 @@ def health_check() -> dict[str, Any]:
     checks = {check.__name__.removeprefix("_"): _result(check) for check in (_database, _broker, _oldest_due, _journal)}
     for name, result in checks.items():
         if not result["healthy"]:
-            log.warning("health: %s: %s", name, result["said"])
+            sentence = "health: %(check)s: %(why)s"
+            tell(log, logging.WARNING, "health.failed", sentence, check=name, why=result["said"])
     return {"healthy": all(result["healthy"] for result in checks.values()), "checks": checks}
 
 

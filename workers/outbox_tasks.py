@@ -15,6 +15,7 @@ from app import dead_tasks
 from app.queues import DRAIN, PURGE, REAP, SEND_EMAILS, WATCH, queue_of
 from outbox import watching
 from outbox.database import reading
+from outbox.logs import tell
 from outbox.states import Priority
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def drain() -> str:
     if not rows:
         _look_again()
         return "nothing due"
-    log.info("drain: %d rows in %d chunks", rows, chunks)
+    tell(log, logging.INFO, "drain.claimed", "drain: %(rows)d rows in %(chunks)d chunks", rows=rows, chunks=chunks)
     return f"{rows} mails in {chunks} chunks: {', '.join(f'{count} {lane}' for lane, count in lanes.items())}"
 
 
@@ -57,7 +58,7 @@ def send_emails(ids: list[int], token: str) -> str:
     parts = current_app.extensions
     statuses = parts["courier"].deliver(ids, token)
     became = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "none"
-    log.info("send_emails: %s of %d rows", became, len(ids))
+    tell(log, logging.INFO, "chunk.done", "send_emails: %(became)s of %(rows)d rows", rows=len(ids), became=became)
     if not parts["courier"].stopping and _look_again() == 0:
         parts["nudge"]()
     return became
@@ -68,7 +69,8 @@ def reap() -> str:
     """Take back the rows whose worker is gone. Says how many, to whoever watches."""
     parts = current_app.extensions
     if rows := outbox.reaper.reap(parts["engine"], parts["settings"]):
-        log.warning("reap: %d rows came back from workers that did not finish them in time", rows)
+        sentence = "reap: %(rows)d rows came back from workers that did not finish them in time"
+        tell(log, logging.WARNING, "reap.returned", sentence, rows=rows)
         parts["nudge"]()
     return f"{rows} mails came back" if rows else "nothing to take back"
 
@@ -81,11 +83,11 @@ def purge() -> dict[str, int]:
     purged = asdict(outbox.purging.purge(engine, settings))
     retention = timedelta(days=settings.outbox_retention_days)
     purged["dead_tasks"] = dead_tasks.purge(engine, datetime.now(UTC) - retention)
-    log.info(
+    tell(
+        log, logging.INFO, "purge.done",
         "purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes, "
-        "%(dead_tasks)d dead tasks",
-        purged,
-    )
+        "%(dead_tasks)d dead tasks", **purged,
+    )  # fmt: skip
     return purged
 
 
@@ -97,9 +99,9 @@ def watch() -> list[str]:
         troubles = watching.troubles(connection, parts["settings"])
     begun, ended = _watched.compare(troubles)
     for trouble in begun:
-        log.warning("watch: %s", trouble.sentence)
+        tell(log, logging.WARNING, "watch.trouble", "watch: %(why)s", trouble=trouble.key, why=trouble.sentence)
     for trouble in ended:
-        log.info("watch: over: %s", trouble.sentence)
+        tell(log, logging.INFO, "watch.over", "watch: over: %(why)s", trouble=trouble.key, why=trouble.sentence)
     return [trouble.sentence for trouble in troubles]
 
 

@@ -1,10 +1,12 @@
-"""A task in a worker's hands, as Celery knows it, of which monitors are told no more than `app.redaction` lets them."""
+"""A task in a worker's hands, as Celery knows it: monitors are told what `app.redaction` and `app.masking` leave."""
 
 from typing import Any
 
 from celery.worker.request import Request as CeleryRequest
 
-from app.redaction import masked
+from app.masking import Mask
+
+_mask = Mask()
 
 _WORDS = ("exception", "result", "traceback")
 """Of an event: what the task raised or returned, which may name somebody."""
@@ -19,5 +21,5 @@ class Request(CeleryRequest):  # type: ignore[misc]  # Celery ships no types
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
         """For whoever listens: Flower."""
-        words = {name: masked(fields[name]) for name in _WORDS if isinstance(fields.get(name), str)}
+        words = {name: _mask(fields[name], keep="\n") for name in _WORDS if isinstance(fields.get(name), str)}
         super().send_event(type, **fields | words)

@@ -22,16 +22,22 @@ def worker_arguments(settings: AppSettings) -> list[str]:
         "worker",
         f"--queues={','.join(settings.celery_worker_queues)}",
         f"--hostname=outbox-{os.getpid()}@%h",
-        "--loglevel=INFO",
+        f"--loglevel={settings.log_level}",
         # Workers need not know of each other: the rows say who has what. It also saves a second at the start.
         "--without-gossip",
         "--without-mingle",
     ]
 
 
-def beat_arguments() -> list[str]:
+def beat_arguments(settings: AppSettings) -> list[str]:
     """One is enough; two are harmless."""
-    return ["beat", f"--pidfile={BEAT_PID}", "--loglevel=INFO"]
+    return ["beat", f"--pidfile={BEAT_PID}", f"--loglevel={settings.log_level}"]
+
+
+def _banner(settings: AppSettings) -> list[str]:
+    """Celery's is for people: no line of JSON."""
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
+    return ["--quiet"] if as_json else []
 
 
 def main(part: str) -> None:
@@ -40,8 +46,9 @@ def main(part: str) -> None:
     for name in [name for name, value in os.environ.items() if name.startswith("FLOWER_") and not value.strip()]:
         del os.environ[name]  # set to nothing is not set; Flower would take it for a number, or for true or false
     settings = AppSettings.load()
-    arguments = {"worker": worker_arguments(settings), "beat": beat_arguments(), "flower": ["flower"]}[part]
-    os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "workers", *arguments])  # noqa: S606 - no shell
+    arguments = {"worker": worker_arguments(settings), "beat": beat_arguments(settings), "flower": ["flower"]}[part]
+    command = [sys.executable, "-m", "celery", *_banner(settings), "-A", "workers", *arguments]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ that alone, whatever cookies come with it. No other site can make a browser send
 (CORS, to which we never agree), so such a request needs no CSRF token; every other that changes something does.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar, cast
 
 import sqlalchemy as sa
-from flask import Flask, Request, Response, abort, current_app, g, jsonify, make_response, redirect, request, url_for
+from flask import Flask, Request, Response, abort, g, jsonify, make_response, redirect, request, url_for
 from flask_login import LoginManager, current_user, login_required
 from flask_wtf import CSRFProtect
 from werkzeug.exceptions import ServiceUnavailable
@@ -19,6 +20,9 @@ from werkzeug.exceptions import ServiceUnavailable
 from app.accounts import tokens
 from app.accounts.models import User
 from app.database import request_session
+from outbox.logs import tell
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,7 +98,7 @@ def _asked(question: Callable[[], User | None]) -> User | None:
         return question()
     except sa.exc.SQLAlchemyError as error:
         ask_nobody()
-        current_app.logger.exception("users cannot be looked up")
+        tell(log, logging.ERROR, "users.away", "users cannot be looked up", exc_info=error)
         raise ServiceUnavailable(
             "The database does not answer. Please try again in a minute.", retry_after=60
         ) from error

@@ -9,6 +9,7 @@ from limits.errors import StorageError
 from limits.strategies import MovingWindowRateLimiter
 
 from app.rates import RedisWindows
+from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Throttle:
         try:
             return self._windows.hit(RATE, *_key(name, address))
         except (StorageError, OSError) as error:
-            log.warning("logins are not counted: Redis does not answer (%s)", error)
+            _tell_uncounted(error)
             return True
 
     def forget(self, name: str, address: str | None) -> None:
@@ -37,7 +38,12 @@ class Throttle:
         try:
             self._windows.clear(RATE, *_key(name, address))
         except (StorageError, OSError) as error:
-            log.warning("logins are not counted: Redis does not answer (%s)", error)
+            _tell_uncounted(error)
+
+
+def _tell_uncounted(error: Exception) -> None:
+    sentence = "logins are not counted: Redis does not answer (%(why)s)"
+    tell(log, logging.WARNING, "logins.uncounted", sentence, why=str(error))
 
 
 def _key(name: str, address: str | None) -> tuple[str, str, str]:

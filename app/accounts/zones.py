@@ -6,6 +6,8 @@ from functools import cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from outbox.logs import tell
+
 log = logging.getLogger(__name__)
 
 
@@ -15,7 +17,8 @@ def zone_of(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder, "Europe", or far too long
-        log.warning("users.time_zone=%r is no time zone here: UTC is used for it; install tzdata or correct it", name)
+        sentence = "users.time_zone=%(zone)r is no time zone here: UTC is used for it; install tzdata or correct it"
+        tell(log, logging.WARNING, "zone.unknown", sentence, zone=name)
         return UTC
 
 

@@ -25,6 +25,7 @@ from app.exports.forgetting import forget
 from app.files.models import Upload
 from app.files.storage import SIZES, SUFFIXES, THUMBNAILS, TMP, UPLOADS, thumbnail_name
 from app.settings import AppSettings
+from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class Folder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            log.warning("cleanup: %r cannot be removed: %s", name, error)
+            sentence = "cleanup: %(file)r cannot be removed: %(why)s"
+            tell(log, logging.WARNING, "file.not_removed", sentence, file=name, why=str(error))
             return None
         return found.st_size if found.st_nlink == 1 else 0
 
@@ -117,7 +119,8 @@ def _folder(root: Path, name: str) -> Iterator[Folder]:
     except FileNotFoundError:
         descriptor = None
     except OSError as error:
-        log.warning("cleanup: %s is left alone: it must be a folder, and no link (%s)", root / name, error)
+        sentence = "cleanup: %(folder)s is left alone: it must be a folder, and no link (%(why)s)"
+        tell(log, logging.WARNING, "folder.left_alone", sentence, folder=str(root / name), why=str(error))
         descriptor = None
     finally:
         os.close(parent)

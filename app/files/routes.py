@@ -3,6 +3,7 @@
 What was uploaded is checked to be what it is served as, and is served so that a browser makes nothing else of it.
 """
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,6 +36,9 @@ from app.files.receiving import receive
 from app.files.storage import SIZES, Storage, TooManyBytes
 from app.queues import GENERATE_THUMBNAILS
 from app.settings import AppSettings
+from outbox.logs import tell
+
+log = logging.getLogger(__name__)
 
 files = Blueprint("files", __name__)
 
@@ -80,7 +84,8 @@ def upload() -> Response:
     try:
         dispatch(GENERATE_THUMBNAILS, row.id)
     except ServiceUnavailable:
-        current_app.logger.warning("the thumbnails of upload %d wait for the next hour's run", row.id)
+        sentence = "the thumbnails of upload %(upload)d wait for the next hour's run"
+        tell(log, logging.WARNING, "thumbnails.wait", sentence, upload=row.id)
     if wants_json():
         response = jsonify(_described(row))
         response.status_code, response.location = 201, url_for("files.original", id_=row.id)

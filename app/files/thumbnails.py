@@ -19,6 +19,7 @@ from app.files import pictures
 from app.files.models import Upload
 from app.files.storage import SIZES, Storage
 from app.settings import AppSettings
+from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +77,12 @@ def _make(storage: Storage, id_: int, key: str, now: datetime) -> dict[str, Any]
     try:
         make(storage, key)
     except Unmakeable as error:
-        log.warning("upload %d has no thumbnails, and will not have any: %s", id_, error)
+        sentence = "upload %(upload)d has no thumbnails, and will not have any: %(why)s"
+        tell(log, logging.WARNING, "thumbnails.refused", sentence, upload=id_, why=str(error))
         return {"thumbnails_at": None, "thumbnail_error": str(error)}
     except OSError as error:
-        log.warning("upload %d has no thumbnails yet: %s", id_, error)
+        sentence = "upload %(upload)d has no thumbnails yet: %(why)s"
+        tell(log, logging.WARNING, "thumbnails.failed", sentence, upload=id_, why=str(error))
         return {}
     return {"thumbnails_at": now, "thumbnail_error": None}
 

@@ -1,14 +1,17 @@
 """The bell of every page: how much is unread, and up to where the page has been told."""
 
+import logging
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from flask import current_app
 from sqlalchemy.orm import Session
 
 from app.accounts.access import me
 from app.database import request_session
 from app.notifications.models import Notification
+from outbox.logs import tell
+
+log = logging.getLogger(__name__)
 
 MOST = 100
 """Nobody counts further: the bell says 99+, and the database reads no more of the index."""
@@ -32,8 +35,8 @@ def bell() -> Bell:
     try:
         user_id, session = me().id, request_session()
         return Bell(unread(session, user_id), latest(session, user_id))
-    except sa.exc.SQLAlchemyError:
-        current_app.logger.exception("notifications cannot be counted")
+    except sa.exc.SQLAlchemyError as error:
+        tell(log, logging.ERROR, "notifications.uncounted", "notifications cannot be counted", exc_info=error)
         return Bell(0, None)
 
 

@@ -26,6 +26,7 @@ from app.notifications.bell import latest, unread
 from app.notifications.models import Notification
 from app.notifications.wakes import LEAVE, Wakes, channel_of_organisation, channel_of_user
 from outbox.database import reading_engine
+from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,9 @@ class Streams:
         try:
             yield _retry(RETRY_MILLISECONDS)
             yield from self._live(reader, after, gone)
-        except sa.exc.SQLAlchemyError:
-            log.exception("notifications: the table cannot be read; the page will come again")
+        except sa.exc.SQLAlchemyError as error:
+            sentence = "notifications: the table cannot be read; the page will come again"
+            tell(log, logging.ERROR, "notifications.broken", sentence, exc_info=error)
         finally:
             self._free.release()
 

@@ -10,6 +10,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.nudge import QUIET_SECONDS, TIMEOUT_SECONDS, connect
+from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,11 @@ class Wakes:
                 pipeline.execute()
         except _FAILURES as error:
             self._quiet_until = time.monotonic() + QUIET_SECONDS
-            log.warning("notifications: Redis does not answer; open pages look every %g s (%s)", POLL_SECONDS, error)
+            tell(
+                log, logging.WARNING, "notifications.polled",
+                "notifications: Redis does not answer; open pages look every %(seconds)g s (%(why)s)",
+                seconds=POLL_SECONDS, why=str(error),
+            )  # fmt: skip
 
     @contextmanager
     def listen(self, channels: Collection[str]) -> Iterator["Ear"]:

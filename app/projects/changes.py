@@ -19,6 +19,7 @@ from app.projects.mails import task_url
 from app.projects.models import ChangedField, Task, TaskChange, TaskStatus
 from app.settings import AppSettings
 from outbox.errors import InvalidEmail
+from outbox.logs import tell
 from outbox.service import EmailService
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,11 @@ def _mail(session: Session, settings: AppSettings, task: Task, change: TaskChang
                     idempotency_key=f"{template}:{change.id}:{user.id}",
                 )
         except InvalidEmail as error:  # nothing was written; and an address must not keep a task from being completed
-            log.warning("%s of task %d to user %d cannot be written: %s", template, task.id, user.id, error)
+            tell(
+                log, logging.WARNING, "task_mail.left_out",
+                "%(template)s of task %(project_task)d to user %(user)d cannot be written: %(why)s",
+                template=template, project_task=task.id, user=user.id, why=str(error),
+            )  # fmt: skip
 
 
 def _notify(session: Session, task: Task, others: Collection[int], title: str, body: str) -> None:

@@ -34,6 +34,7 @@ def test_nothing_is_set_and_everything_is_embedded() -> None:
     assert found.environment == {
         "REDIS_URL": "redis://127.0.0.1:6380/0",
         "NOTIFICATION_STREAMS": "16",
+        "LOG_FORMAT": "pretty",
         "SMTP_HOST": "127.0.0.1",
         "SMTP_PORT": "1025",
         "SMTP_FROM_EMAIL": "outbox@example.com",
@@ -49,7 +50,7 @@ def test_nothing_is_set_and_everything_is_embedded() -> None:
 def test_what_is_set_is_used(name: str) -> None:
     found = planned(REDIS_URL="redis://cache/0", **{name: "relay.example", "SMTP_PORT": "587", "SMTP_USER": "me"})
     assert names(found) == APPLICATION
-    assert set(found.environment) == {"FLOWER_URL", "APP_URL", "FILES_DIR", "NOTIFICATION_STREAMS"}
+    assert set(found.environment) == {"FLOWER_URL", "APP_URL", "FILES_DIR", "NOTIFICATION_STREAMS", "LOG_FORMAT"}
     assert list(found.urls) == ["Application", "Flower"]
 
 

@@ -1,0 +1,138 @@
+"""The log of every process, the web server's, a worker's and beat's: JSON for machines, or lines for people.
+
+structlog makes the lines, out of records of the standard library's `logging`: so Celery's, Werkzeug's and SQLAlchemy's
+lines are as ours. What `outbox.logs.tell` says brings its event and fields along. Nothing here is asked for by name:
+`logging.getLogger(__name__)` is all that the rest of the application knows.
+"""
+
+import logging
+import sys
+from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from typing import Any
+
+import structlog
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, plain_traceback
+from structlog.processors import ExceptionRenderer, JSONRenderer, format_exc_info
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import EventDict
+
+from app.masking import Mask
+from app.settings import AppSettings
+from outbox.logs import request_id
+
+_DIM, _BOLD, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"
+_COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[41m"}
+
+_TRACE = "  | "
+"""Before each line of a traceback: what is said in it cannot pass for a line of the log."""
+
+
+def set_up(settings: AppSettings) -> None:
+    """Have all that this process logs written to stderr, as LOG_FORMAT, LOG_LEVEL and LOG_ADDRESSES say.
+
+    Unless somebody has set up `logging` already: who runs us within something larger has a log of their own.
+    """
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    handler = _Handler()
+    handler.setFormatter(formatter(settings, people=sys.stderr.isatty()))
+    root.addHandler(handler)
+    root.setLevel(settings.log_level)
+    logging.getLogger("werkzeug").addFilter(_is_no_access)
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # eight lines at each start, of no news
+
+
+def set_up_celery(settings: AppSettings, level: int, path: str | None) -> None:
+    """What Celery's command line asks for beside: no less than LOG_LEVEL, and perhaps a file."""
+    root = logging.getLogger()
+    root.setLevel(min(level or logging.CRITICAL, root.level))
+    if path is not None:
+        file = WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(formatter(settings, people=False))
+        root.handlers[:] = [file]
+
+
+def formatter(settings: AppSettings, *, people: bool) -> logging.Formatter:
+    """`people`: whether a terminal reads along, which decides where LOG_FORMAT does not."""
+    as_json = settings.log_format == "json" or (settings.log_format == "auto" and not people)
+    mask = Mask.of(settings, addresses=settings.log_addresses)
+
+    def line(_: object, __: str, said: EventDict) -> EventDict:
+        return _line(said, mask, whole=as_json)
+
+    def traced(_: object, __: str, line: EventDict) -> EventDict:
+        if "exception" in line:
+            line["exception"] = mask(line["exception"], keep="\n")
+        return line
+
+    if as_json:
+        # Without the locals of the frames: they hold whatever they hold.
+        exception = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+        return structlog.stdlib.ProcessorFormatter(processors=(line, exception, traced, JSONRenderer()))
+    return structlog.stdlib.ProcessorFormatter(
+        processors=(line, format_exc_info, traced, _for_people, _renderer(colours=people))
+    )
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """To stderr; a record that cannot be made a line of is told of without its words, which nobody has looked at."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        where, error = f"{record.pathname}:{record.lineno}", sys.exc_info()[0]
+        name = error.__name__ if error else "an error"
+        self.stream.write(f'{{"level": "error", "event": "log.broken", "message": "{name} over a line of {where}"}}\n')
+
+
+def _line(said: EventDict, mask: Mask, *, whole: bool) -> EventDict:
+    """What a line has, in its order, but for the traceback. What has no value is left out.
+
+    `whole`: also the fields that its sentence names.
+    """
+    record: logging.LogRecord = said["_record"]
+    fields: dict[str, Any] = mask(getattr(record, "fields", {}))
+    # A sentence of `tell`'s is ours, and what stands in it has been looked at.
+    message = record.msg % fields if fields else mask(said["event"])
+    line = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "event": getattr(record, "event", None),
+        "message": message,
+        "logger": record.name,
+        "request_id": mask(request_id.get()),
+        **{name: value for name, value in fields.items() if whole or f"%({name})" not in record.msg},
+        "exc_info": said.get("exc_info"),
+    }
+    return {name: value for name, value in line.items() if value is not None}
+
+
+def _for_people(_: object, __: str, line: EventDict) -> EventDict:
+    """The event's name in place of the logger's, and the traceback set off."""
+    logger = line.pop("logger")
+    line["event"] = line.get("event", logger)
+    if "exception" in line:
+        line["exception"] = "\n".join(f"{_TRACE}{text}" for text in line["exception"].split("\n"))
+    return line
+
+
+def _renderer(*, colours: bool) -> ConsoleRenderer:
+    dim, bold, reset = (_DIM, _BOLD, _RESET) if colours else ("", "", "")
+
+    def level(key: str, value: object) -> str:
+        del key
+        return f"{_COLOURS.get(str(value), '') if colours else ''}{value!s:8}{reset}"
+
+    columns = [
+        Column("", KeyValueColumnFormatter(dim, "", reset, str)),
+        Column("time", KeyValueColumnFormatter(None, dim, reset, str)),
+        Column("level", level),
+        Column("event", KeyValueColumnFormatter(None, bold, reset, str, width=16)),
+        Column("message", KeyValueColumnFormatter(None, "", reset, str)),
+    ]
+    return ConsoleRenderer(columns=columns, sort_keys=False, exception_formatter=plain_traceback)
+
+
+def _is_no_access(record: logging.LogRecord) -> bool:
+    """Not Werkzeug's line for each request of `flask run`: `http.request` is there, and has no query in it."""
+    return " - - [" not in str(record.msg)
