@@ -140,9 +140,8 @@ def test_flower_does_not_start_without_a_password(run: Run, logins: str) -> None
 
 
 @pytest.mark.parametrize("logins", [":", "ada:", ":secret", "secret", "ada:secret,secret"])
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
-def test_flower_refuses_half_a_login(run: Run, logins: str, address: str) -> None:
-    result = run("start_celery_flower.sh", FLOWER_ADDRESS=address, FLOWER_BASIC_AUTH=logins)
+def test_flower_refuses_half_a_login(run: Run, logins: str) -> None:
+    result = run("start_celery_flower.sh", FLOWER_BASIC_AUTH=logins)
     assert result.returncode == 1
     assert result.stderr.startswith("FLOWER_BASIC_AUTH has an entry that is not user:password: "), result.stderr
     assert result.stderr.count("\n") == 1
