@@ -13,6 +13,10 @@ from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
+UNREACHABLE = (redis.RedisError, KombuError, OSError, RuntimeError)
+"""What publishing raises if it cannot. RuntimeError: Celery's, of a result backend that does not answer when it is told
+to watch for the result."""
+
 _AWAY = "Nothing was changed: the workers in the background cannot be reached. Please try again in a minute."
 
 
@@ -25,8 +29,7 @@ def dispatch(name: str, *arguments: Any, task_id: str | None = None) -> str:
     request_session().rollback()
     try:
         result = current_app.extensions["celery"].send_task(name, arguments, task_id=task_id)
-    # RuntimeError: Celery's, of a result backend that does not answer when it is told to watch for the result.
-    except (redis.RedisError, KombuError, OSError, RuntimeError) as error:
+    except UNREACHABLE as error:
         sentence = "%(task)s cannot be published: %(why)s"
         tell(log, logging.WARNING, "task.not_published", sentence, task=name, why=str(error))
         raise ServiceUnavailable(_AWAY, retry_after=60) from error

@@ -9,7 +9,9 @@ from celery.signals import before_task_publish
 from flask import Flask
 from kombu.entity import Queue
 
+from app import redaction
 from app.queues import DEFAULT_QUEUE, DRAIN, QUEUES
+from app.retries import PASSING, try_later
 from app.settings import AppSettings
 from outbox.logs import request_id
 
@@ -26,6 +28,13 @@ REQUEST_ID = "request_id"
 """The header of a task's message with the id of the request that it is run for."""
 
 
+class _Celery(Celery):  # type: ignore[misc]  # Celery ships no types
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Publish a task. Everything that publishes one comes here; what monitors are told of its arguments is ours."""
+        shown = {"argsrepr": redaction.arguments(args or ()), "kwargsrepr": redaction.keywords(kwargs or {})}
+        return super().send_task(name, args, kwargs, **shown | options)
+
+
 def create_celery(app: Flask, settings: AppSettings) -> Celery:
     """The Celery application that belongs to a Flask application, and the current one of the process.
 
@@ -34,13 +43,20 @@ def create_celery(app: Flask, settings: AppSettings) -> Celery:
     """
 
     class FlaskTask(Task):  # type: ignore[misc]  # Celery ships no types
-        """A task runs in the application's context: `current_app` and its extensions are at hand."""
+        """A task runs in the application's context: `current_app` and its extensions are at hand.
+
+        What it raises may be over in a while: then it is tried again, as `app.retries` has it.
+        """
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             with app.app_context():
-                return self.run(*args, **kwargs)
+                try:
+                    return self.run(*args, **kwargs)
+                except PASSING as error:
+                    try_later(self, error)
+                    raise
 
-    celery = Celery(app.name, task_cls=FlaskTask)
+    celery = _Celery(app.name, task_cls=FlaskTask)
     celery.conf.update(_settings(settings))
     celery.conf.update(
         broker_connection_timeout=_PUBLISH_SECONDS,

@@ -12,6 +12,7 @@ from embedded.errors import StartError
 
 _MAKERS = {
     "ADMIN_PASSWORD": lambda: secrets.token_urlsafe(12),
+    "FLOWER_BASIC_AUTH": lambda: f"admin:{secrets.token_urlsafe(12)}",
     "SECRET_KEY": lambda: secrets.token_urlsafe(32),
     "OUTBOX_SIGNING_KEYS": lambda: secrets.token_urlsafe(32),
     "OUTBOX_ENCRYPTION_KEYS": lambda: Fernet.generate_key().decode(),

@@ -228,9 +228,16 @@ def _own_address(settings: AppSettings) -> str:
 
 
 def _show_urls(console: Console, chosen: Plan, settings: AppSettings, keys: Mapping[str, str]) -> None:
+    logins = {"Flower": _flower_login(keys), "Admin": world.login(settings, keys)}
     for name, url in (chosen.urls | {"Admin": f"{chosen.urls['Application']}admin/"}).items():
         console.print(f"  {name:<12} {url}", highlight=False, markup=False, style="bold")
-    console.print(f"{'':15}{world.login(settings, keys)}", highlight=False, markup=False, soft_wrap=True)
+        if name in logins:
+            console.print(f"{'':15}{logins[name]}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _flower_login(keys: Mapping[str, str]) -> str:
+    user, _, password = keys.get("FLOWER_BASIC_AUTH", "").partition(":")
+    return f"user: {user}, password: {password}" if user else "user and password: as FLOWER_BASIC_AUTH says"
 
 
 def _stay(supervisor: Supervisor, console: Console) -> None:

@@ -17,6 +17,8 @@ from outbox.delivery import Courier
 from outbox.errors import SettingsError
 from workers.alarm import Alarm
 from workers.cli import tasks
+from workers.dead_cli import dead
+from workers.dead_letters import DeadLetters
 from workers.schedule import beat_schedule
 from workers.task_log import listen
 
@@ -47,7 +49,10 @@ celery.conf.update(
     beat_schedule=beat_schedule(_settings),
     beat_scheduler="workers.beat:Beat",
 )
+celery.Task.Request = "workers.requests:Request"
 flask_app.cli.add_command(tasks)
+flask_app.cli.add_command(dead)
+DeadLetters(flask_app.extensions["engine"]).connect()
 # What `redis://` means to Celery from here on: a connection whose loss a worker survives.
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:Transport"))
 with suppress(OSError):  # beat needs it, and says so; a worker in a read-only container does not

@@ -1,7 +1,9 @@
 """The tasks of the outbox. They are thin: what they do is in `outbox.drain` and `outbox.delivery`."""
 
 import logging
+from collections import Counter
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 
 from celery import shared_task
 from flask import current_app
@@ -9,6 +11,7 @@ from flask import current_app
 import outbox.drain
 import outbox.purging
 import outbox.reaper
+from app import dead_tasks
 from app.queues import DRAIN, PURGE, REAP, SEND_EMAILS, WATCH, queue_of
 from outbox import watching
 from outbox.database import reading
@@ -21,60 +24,69 @@ _watched = watching.Memory()
 
 
 @shared_task(name=DRAIN, ignore_result=True)
-def drain() -> None:
-    """Claim what is due and hand it out in chunks."""
+def drain() -> str:
+    """Claim what is due and hand it out in chunks. Says how many, to whoever watches: no result is kept."""
     parts = current_app.extensions
     parts["nudge"].clear()
     if parts["courier"].stopping:
         # What we claimed would wait for others: they shall drain. Celery takes nothing more from the broker once it
         # has seen the signal, at its next turn, so this does not come back to us over and over.
         parts["nudge"]()
-        return
-    chunks = 0
+        return "left to another worker: this one stops"
+    chunks, lanes = 0, Counter[str]()
 
     def publish(priority: Priority, ids: list[int], token: str) -> None:
         nonlocal chunks
         send_emails.apply_async((ids, token), queue=queue_of(priority))
         chunks += 1
+        lanes[priority.label] += len(ids)
 
     rows = outbox.drain.drain(parts["engine"], parts["settings"], parts["worker"], publish)
-    if rows:
-        sentence = "drain: %(rows)d rows in %(chunks)d chunks"
-        tell(log, logging.INFO, "drain.claimed", sentence, rows=rows, chunks=chunks)
-    else:
+    if not rows:
         _look_again()
+        return "nothing due"
+    tell(log, logging.INFO, "drain.claimed", "drain: %(rows)d rows in %(chunks)d chunks", rows=rows, chunks=chunks)
+    return f"{rows} mails in {chunks} chunks: {', '.join(f'{count} {lane}' for lane, count in lanes.items())}"
 
 
 @shared_task(name=SEND_EMAILS, ignore_result=True)
-def send_emails(ids: list[int], token: str) -> None:
-    """Deliver the rows that are still claimed under this token; none, if this task was delivered before."""
+def send_emails(ids: list[int], token: str) -> str:
+    """Deliver the rows that are still claimed under this token; none, if this task was delivered before.
+
+    Says what became of them, to whoever watches.
+    """
     parts = current_app.extensions
     statuses = parts["courier"].deliver(ids, token)
-    became = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    sentence = "send_emails: %(became)s of %(rows)d rows"
-    tell(log, logging.INFO, "chunk.done", sentence, rows=len(ids), became=became or "none")
+    became = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "none"
+    tell(log, logging.INFO, "chunk.done", "send_emails: %(became)s of %(rows)d rows", rows=len(ids), became=became)
     if not parts["courier"].stopping and _look_again() == 0:
         parts["nudge"]()
+    return became
 
 
 @shared_task(name=REAP, ignore_result=True)
-def reap() -> None:
-    """Take back the rows whose worker is gone."""
+def reap() -> str:
+    """Take back the rows whose worker is gone. Says how many, to whoever watches."""
     parts = current_app.extensions
     if rows := outbox.reaper.reap(parts["engine"], parts["settings"]):
         sentence = "reap: %(rows)d rows came back from workers that did not finish them in time"
         tell(log, logging.WARNING, "reap.returned", sentence, rows=rows)
         parts["nudge"]()
+    return f"{rows} mails came back" if rows else "nothing to take back"
 
 
 @shared_task(name=PURGE)
 def purge() -> dict[str, int]:
     """Delete what is past its retention."""
     parts = current_app.extensions
-    purged = asdict(outbox.purging.purge(parts["engine"], parts["settings"]))
+    engine, settings = parts["engine"], parts["settings"]
+    purged = asdict(outbox.purging.purge(engine, settings))
+    retention = timedelta(days=settings.outbox_retention_days)
+    purged["dead_tasks"] = dead_tasks.purge(engine, datetime.now(UTC) - retention)
     tell(
         log, logging.INFO, "purge.done",
-        "purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes", **purged,
+        "purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes, "
+        "%(dead_tasks)d dead tasks", **purged,
     )  # fmt: skip
     return purged
 

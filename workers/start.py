@@ -43,6 +43,8 @@ def _banner(settings: AppSettings) -> list[str]:
 def main(part: str) -> None:
     """Become the process that was asked for, so that signals reach it and its pid is the one that was started."""
     load_dotenv(".env")
+    for name in [name for name, value in os.environ.items() if name.startswith("FLOWER_") and not value.strip()]:
+        del os.environ[name]  # set to nothing is not set; Flower would take it for a number, or for true or false
     settings = AppSettings.load()
     arguments = {"worker": worker_arguments(settings), "beat": beat_arguments(settings), "flower": ["flower"]}[part]
     command = [sys.executable, "-m", "celery", *_banner(settings), "-A", "workers", *arguments]

@@ -76,7 +76,7 @@ def test_a_task_is_run_and_its_result_printed(cli: FlaskCliRunner) -> None:
     for name in ("purge", PURGE):
         result = cli.invoke(args=["tasks", "run", name])
         assert result.exit_code == 0
-        assert json.loads(result.stdout) == {"mails": 0, "bodies": 0, "files": 0, "bytes": 0}
+        assert json.loads(result.stdout) == {"mails": 0, "bodies": 0, "files": 0, "bytes": 0, "dead_tasks": 0}
 
 
 def test_arguments_are_json_or_text(cli: FlaskCliRunner, sqlite_world: World) -> None:

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from embedded.errors import StartError
 from embedded.keys import recall_keys
 
-NAMES = {"ADMIN_PASSWORD", "SECRET_KEY", "OUTBOX_SIGNING_KEYS", "OUTBOX_ENCRYPTION_KEYS"}
+NAMES = {"ADMIN_PASSWORD", "FLOWER_BASIC_AUTH", "SECRET_KEY", "OUTBOX_SIGNING_KEYS", "OUTBOX_ENCRYPTION_KEYS"}
 
 
 def test_they_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None:

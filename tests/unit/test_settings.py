@@ -150,7 +150,7 @@ def test_no_password_in_any_message(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_example_lists_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     text = _EXAMPLE.read_text()
     lines = dict(re.findall(r"^#([A-Z_]+)=(.*)$", text, re.MULTILINE))
-    flowers_own = {"FLOWER_ADDRESS", "FLOWER_BASIC_AUTH", "FLOWER_PORT"}
+    flowers_own = {"FLOWER_ADDRESS", "FLOWER_BASIC_AUTH", "FLOWER_PORT", "FLOWER_READ_ONLY"}
     assert set(lines) - flowers_own == {name.upper() for name in AppSettings.model_fields}
     for field in AppSettings.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices):
