@@ -40,13 +40,12 @@ def show(id_: int) -> str:
     session = request_session()
     row = _found(session, id_)
     connection = session.connection()
-    settings = cast("AppSettings", current_app.extensions["settings"])
     events = sa.select(EmailEvent).where(EmailEvent.email_id == id_).order_by(EmailEvent.occurred_at, EmailEvent.id)
     return render_template(
         "admin/mail.html",
         mail=row,
         content=row.content,
-        sentence=explain(connection, settings, id_, zone_of(me().time_zone)),
+        sentence=explain(connection, _settings(), id_, zone_of(me().time_zone)),
         lane=Priority(row.priority).label,
         body=showing.body(row.content),
         others=[other for other in row.content.recipients if other.id != id_],
@@ -106,3 +105,7 @@ def _with_pictures(session: Session, said: str, content: EmailContent) -> str:
             data = b64encode(session.get_one(EmailBlob, file.sha256).data).decode()
             said = said.replace(f"cid:{file.inline_id}", f"data:{file.content_type};base64,{data}")
     return said
+
+
+def _settings() -> AppSettings:
+    return cast("AppSettings", current_app.extensions["settings"])

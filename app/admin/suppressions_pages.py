@@ -80,4 +80,8 @@ def _mail(category: str) -> str:
 
 
 def _subscriptions() -> tuple[str, ...]:
-    return tuple(cast("AppSettings", current_app.extensions["settings"]).outbox_subscriptions)
+    return tuple(_settings().outbox_subscriptions)
+
+
+def _settings() -> AppSettings:
+    return cast("AppSettings", current_app.extensions["settings"])

@@ -1,9 +1,9 @@
 """How the admin pages say what strangers wrote, and when something happened.
 
-    {{ mail.subject|plain }}        nothing invisible, nothing that turns the reading direction
-    {{ sentence|commands }}         what stands between backticks is code
-    {{ mail.created_at|exact }}     30 Nov 2026, 03:07:12, where the reader is
-    {{ mail.created_at|ago }}       5 min ago
+{{ mail.subject|plain }}        nothing invisible, nothing that turns the reading direction
+{{ sentence|commands }}         what stands between backticks is code
+{{ mail.created_at|exact }}     30 Nov 2026, 03:07:12, where the reader is
+{{ mail.created_at|ago }}       5 min ago
 """
 
 import re
