@@ -14,8 +14,8 @@ import click
 import sqlalchemy as sa
 
 from outbox.cli.surroundings import explain
-from outbox.cli.terminal import safe
 from outbox.errors import InvalidEmail, OutboxError, SettingsError
+from outbox.printable import safe
 
 _FAILED = 1
 _MISUSE = 2
