@@ -10,13 +10,13 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import sqlalchemy as sa
 from tenacity import stop_after_delay
 
-from outbox import fence, retry
+from outbox import fence, retry, signals
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Begin, Release
 from outbox.database import reading
@@ -31,7 +31,7 @@ from outbox.sealing import Safe
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement
 from outbox.signing import Signer
-from outbox.states import DeadReason, Status
+from outbox.states import DeadReason, Stage, Status
 from outbox.writer import is_passing, patient
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ class Courier:
                 statuses[status] += 1
         except LeaseLost as lost:
             log.warning("delivery: chunk given up: %s", lost)
+            signals.announce(signals.lease_lost, None, why=str(lost))
             if lost.taken:
                 # The same chunk is being delivered elsewhere, or was taken back: its rest is not ours to release.
                 rest.clear()
@@ -203,42 +204,38 @@ class Courier:
     def _settle(self, mail: Mail, endpoint: Endpoint, report: Report, seconds: float) -> Status:
         spread = random.uniform(-1, 1)  # noqa: S311 - against a stampede, not an adversary
         verdict = retry.decide(report.outcome, mail.standing, self._policy, spread, report.dead_reason)
-        attempt = Attempt(
-            id=mail.id,
-            number=mail.number,
-            seconds=seconds,
-            outcome=report.outcome,
-            stage=report.stage,
-            code=report.code,
-            reply=report.reply,
-            relay=endpoint.name,
-            worker=self._worker,
-        )
+        attempt = Attempt.of(mail.id, mail.number, report, seconds, endpoint.name, self._worker)
         # Where all mail is redirected, the relay spoke of that one address.
         suppress = report.suppress and not self._settings.outbox_redirect_to
         settlement = Settlement.of(
             mail.token, verdict, attempt, relay=mail.relay, suppress=suppress, sensitive=mail.sensitive
         )
-        if not self._ledger.settle(settlement):
-            log.error("delivery: mail %d (%s) was not ours to settle any more", mail.id, report.outcome)
-        elif verdict.status in {Status.DEAD, Status.UNCERTAIN}:
+        if self._record(mail, settlement, report.seconds) and verdict.status in {Status.DEAD, Status.UNCERTAIN}:
             log.warning("delivery: mail %d is %s after %s", mail.id, verdict.status, settlement.last_error)
         return verdict.status
 
     def _end(self, mail: Mail, end: End) -> Status:
         """Without a conversation."""
-        self._ledger.settle(
-            Settlement(
-                mail.id,
-                mail.token,
-                end.status,
-                dead_reason=end.dead_reason,
-                last_error=end.why,
-                relay=mail.relay,
-                sensitive=mail.sensitive,
-            )
+        settlement = Settlement(
+            mail.id,
+            mail.token,
+            end.status,
+            dead_reason=end.dead_reason,
+            last_error=end.why,
+            relay=mail.relay,
+            sensitive=mail.sensitive,
         )
+        self._record(mail, settlement)
         return end.status
+
+    def _record(self, mail: Mail, settlement: Settlement, seconds: Mapping[Stage, float] | None = None) -> bool:
+        """Put it on record, and tell. False if the mail is in other hands."""
+        if ours := self._ledger.settle(settlement):
+            signals.tell(settlement, mail, seconds)
+        else:
+            log.error("delivery: mail %d (%s) was not ours to settle any more", mail.id, settlement.status)
+            signals.announce(signals.lease_lost, None, why=f"mail {mail.id} was not ours to settle any more")
+        return ours
 
     def _relay(self, endpoint: Endpoint) -> Relay:
         key = (threading.get_ident(), endpoint.name)

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, Literal, cast
 
 import sqlalchemy as sa
 
-from outbox.settlement import Attempt, Settlement, settle, settle_late
+from outbox import signals
+from outbox.settlement import Attempt, Settlement, known_as_sent, settle, settle_late
 from outbox.states import DeadReason, Outcome, Stage, Status
 from outbox.writer import is_refused
 
@@ -102,13 +103,16 @@ class Journal:
             try:
                 # A transaction a line: they are few, one for each conversation that the outage met.
                 with engine.begin() as connection:
-                    ours = settle(connection, [settlement]) or settle_late(connection, [settlement])
+                    moved = settle(connection, [settlement]) or settle_late(connection, [settlement])
+                    ours = moved or known_as_sent(connection, [settlement])
             except sa.exc.DBAPIError as error:
                 if not is_refused(error):
                     raise
                 self._put_aside(line, error)
                 continue
             recorded += len(ours)
+            if moved:
+                signals.tell_of(engine, [settlement])
             if not ours:
                 log.warning(
                     "journal: mail %d (%s) is in other hands by now: nothing changed", settlement.id, settlement.status

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from outbox import claims, retry, wiping
+from outbox import claims, retry, signals, wiping
 from outbox.chunk import standing
 from outbox.database import reading
 from outbox.journal import Journal
@@ -33,7 +33,10 @@ def reap(engine: sa.Engine, settings: Settings) -> int:
     if journal.exists:
         journal.replay(engine)
     _wipe_forgotten(engine)
-    return _return_unbegun(engine) + _settle_lapsed(engine, settings)
+    rows = _return_unbegun(engine) + _settle_lapsed(engine, settings)
+    if rows:
+        signals.announce(signals.reaped, None, rows=rows)
+    return rows
 
 
 def _wipe_forgotten(engine: sa.Engine) -> None:
@@ -60,16 +63,18 @@ def _settle_lapsed(engine: sa.Engine, settings: Settings) -> int:
     while True:
         with engine.begin() as connection:
             rows = claims.find_lapsed_sendings(connection, REAP_BATCH, last)
-            settled += _settle_each(connection, [_post_mortem(row, policy, settings) for row in rows])
+            done = _settle_each(connection, [_post_mortem(row, policy, settings) for row in rows])
+        signals.tell_of(engine, done)
+        settled += len(done)
         if len(rows) < REAP_BATCH:
             return settled
         last = rows[-1].id  # rows that cannot be settled stay; those behind them have their turn all the same
 
 
-def _settle_each(connection: sa.Connection, settlements: Sequence[Settlement]) -> int:
-    """All together or, where the database refuses one of them, each by itself."""
+def _settle_each(connection: sa.Connection, settlements: Sequence[Settlement]) -> Sequence[Settlement]:
+    """All together or, where the database refuses one of them, each by itself. Returns those that are on record."""
     if not settlements:
-        return 0
+        return []
     try:
         with connection.begin_nested():
             settle(connection, settlements)
@@ -77,12 +82,12 @@ def _settle_each(connection: sa.Connection, settlements: Sequence[Settlement]) -
         if not is_refused(error):
             raise
         if len(settlements) > 1:
-            return sum(_settle_each(connection, [settlement]) for settlement in settlements)
+            return [done for settlement in settlements for done in _settle_each(connection, [settlement])]
         log.error("reap: mail %d cannot be settled, a person must look: %s", settlements[0].id, error.orig)  # noqa: TRY400
-        return 0
+        return []
     for settlement in settlements:
         log.warning("reap: mail %d: %s; now %s", settlement.id, settlement.last_error, settlement.status)
-    return len(settlements)
+    return settlements
 
 
 def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> Settlement:
