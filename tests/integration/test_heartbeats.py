@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from outbox import heartbeats
+from outbox.models import EmailHeartbeat
 from tests import rows
 
 
@@ -24,5 +25,5 @@ def test_who_lives(engine: sa.Engine) -> None:
 
 def age(connection: sa.Connection, name: str, seconds: float) -> None:
 
-    table = heartbeats.EmailHeartbeat
+    table = EmailHeartbeat
     connection.execute(sa.update(table).where(table.name == name).values(at=rows.from_now(-seconds)))
