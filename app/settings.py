@@ -67,6 +67,11 @@ class AppSettings(Settings):
     """Pages of one web process that hear of notifications at once, each holding a thread: of four, which waitress has
     by default, half. Further pages ask every ten seconds."""
 
+    metrics_token: SecretStr | None = Field(default=None, min_length=16)
+    """Who shows it as a bearer token may read `/metrics`. Unset: admins alone."""
+    metrics_dir: Path = Path("var/metrics")
+    """Where the workers of a host count, for its web processes to read: on a local disk."""
+
     flower_url: str = ""
     inbox_url: str = ""
     """Shown on the landing page where they are set."""

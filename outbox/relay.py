@@ -61,7 +61,7 @@ class Report:
     dead_reason: DeadReason = DeadReason.REJECTED
     suppress: bool = False
     sender_refused: bool = False
-    seconds: Mapping[Stage, float] = field(default_factory=dict, compare=False)
+    seconds: Mapping[Stage, float] = field(default_factory=dict, compare=False, repr=False)
     """How long each stage took. `connect`, `tls` and `auth` are there if a connection was made, and `mail` waited for
     the answers of all three commands where they went together (PIPELINING)."""
 

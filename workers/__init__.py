@@ -8,13 +8,14 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-from celery.signals import beat_init, worker_shutdown, worker_shutting_down
+from celery.signals import beat_init, worker_init, worker_shutdown, worker_shutting_down
 from kombu.transport import TRANSPORT_ALIASES
 
 from app import create_app
 from app.celery_app import BEAT_SCHEDULE, wait_for_broker
 from outbox.delivery import Courier
 from outbox.errors import SettingsError
+from workers import counting
 from workers.alarm import Alarm
 from workers.cli import tasks
 from workers.schedule import beat_schedule
@@ -50,6 +51,12 @@ flask_app.cli.add_command(tasks)
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:Transport"))
 with suppress(OSError):  # beat needs it, and says so; a worker in a read-only container does not
     BEAT_SCHEDULE.parent.mkdir(exist_ok=True)
+
+
+@worker_init.connect
+def _count(**_: Any) -> None:
+    """For `/metrics`. Of workers alone: the web process and beat import this file, too."""
+    counting.start(_settings.metrics_dir)
 
 
 @beat_init.connect
