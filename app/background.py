@@ -9,6 +9,10 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from app.database import request_session
 
+UNREACHABLE = (redis.RedisError, KombuError, OSError, RuntimeError)
+"""What publishing raises if it cannot. RuntimeError: Celery's, of a result backend that does not answer when it is told
+to watch for the result."""
+
 _AWAY = "Nothing was changed: the workers in the background cannot be reached. Please try again in a minute."
 
 
@@ -21,8 +25,7 @@ def dispatch(name: str, *arguments: Any, task_id: str | None = None) -> str:
     request_session().rollback()
     try:
         result = current_app.extensions["celery"].send_task(name, arguments, task_id=task_id)
-    # RuntimeError: Celery's, of a result backend that does not answer when it is told to watch for the result.
-    except (redis.RedisError, KombuError, OSError, RuntimeError) as error:
+    except UNREACHABLE as error:
         current_app.logger.warning("%s cannot be published: %s", name, error)
         raise ServiceUnavailable(_AWAY, retry_after=60) from error
     return str(result.id)

@@ -3,7 +3,7 @@
 Here is what the database knows of it, by its own clock; `sentences` tells it.
 """
 
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 
 import sqlalchemy as sa
 
@@ -16,8 +16,11 @@ from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, Stage, Status
 
 
-def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
-    """One sentence on how the mail stands now. Raises NotPossible if there is no such mail."""
+def explain(connection: sa.Connection, settings: Settings, id_: int, zone: tzinfo | None = None) -> str:
+    """One sentence on how the mail stands now. Raises NotPossible if there is no such mail.
+
+    Its times are those of `zone`: of whoever reads it, if that is not where this runs.
+    """
     content = EmailContent
     empty = content.purged_at.is_not(None) | sa.and_(content.sensitive, content.sealed.is_(None))
     query = sa.select(*_COLUMNS, content.sensitive, empty.label("empty"), utcnow().label("now")).join(
@@ -26,7 +29,7 @@ def explain(connection: sa.Connection, settings: Settings, id_: int) -> str:
     row = connection.execute(query.where(QueuedEmail.id == id_)).first()
     if row is None:
         raise missing(id_)
-    columns = dict(row._mapping)  # noqa: SLF001 - its public name
+    columns = dict(row._mapping) | {"now": row.now.astimezone(zone)}  # noqa: SLF001 - its public name
     recipient = columns.pop("recipient")
     question = (recipient, subscriptions.declared(settings, columns.pop("category")))
     reason = columns.pop("dead_reason")

@@ -114,6 +114,8 @@ class QueuedEmail(Base):
         _partial_index("ix_email_queue_final", "finalized_at", where="status IN ('sent', 'dead', 'cancelled')"),
         # What waits for a person: counted by every gauge, and listed.
         _partial_index("ix_email_queue_failed", "status", "id", where="status IN ('dead', 'uncertain')"),
+        # Few beside what is sent, and looked for whenever a person requeues all that a filter finds.
+        _partial_index("ix_email_queue_cancelled", "id", where="status = 'cancelled'"),
         sa.Index("ix_email_queue_content_id", "content_id"),
         # "She says that she got nothing": what support asks first, whatever the letter case.
         sa.Index("ix_email_queue_recipient", sa.text("lower(recipient)"), "id"),

@@ -1,4 +1,4 @@
-"""Facts about a mail -> the one sentence that tells how it stands. Pure; times are shown in local time."""
+"""Facts about a mail -> the one sentence that tells how it stands. Pure; times are shown in the zone of `now`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

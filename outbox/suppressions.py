@@ -104,6 +104,32 @@ def listed(connection: sa.Connection) -> Sequence[Suppression]:
     return [Suppression._make(row) for row in connection.execute(query)]
 
 
+def page(
+    connection: sa.Connection, wanted: str = "", *, after: tuple[str, str] | None = None, limit: int
+) -> Sequence[Suppression]:
+    """The first `limit` by name behind the target and category of `after`.
+
+    `wanted`: an address finds what stops mail to it, its domain's line included; anything else is a part of a target,
+    for which the table is read on until the page is full.
+    """
+    s = EmailSuppression
+    query = sa.select(*_COLUMNS).order_by(s.target, s.category).limit(limit)
+    if after is not None:
+        query = query.where(sa.tuple_(s.target, s.category) > after)
+    if wanted:
+        try:
+            address = spelled(wanted)
+        except InvalidEmail:
+            address = ""
+        is_address = "@" in address
+        query = query.where(
+            s.target.in_([address, address.rpartition("@")[2]])
+            if is_address
+            else s.target.contains(wanted.strip().lower(), autoescape=True)
+        )
+    return [Suppression._make(row) for row in connection.execute(query)]
+
+
 def spelled(target: str) -> str:
     """The target as the table has it: lower case, the domain in IDNA form."""
     if "@" in target:

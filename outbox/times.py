@@ -11,9 +11,9 @@ def clock(moment: datetime) -> str:
 
 
 def told(moment: datetime, now: datetime) -> str:
-    """In a sentence: `10:32:05 (in 5 min)` if it is today where this runs, `2026-12-24 18:00 (in 3 d)` if not."""
-    local = moment.astimezone()
-    form = "%H:%M:%S" if local.date() == now.astimezone().date() else "%Y-%m-%d %H:%M"
+    """In a sentence: `10:32:05 (in 5 min)` if it is today in the zone of `now`, `2026-12-24 18:00 (in 3 d)` if not."""
+    local = moment.astimezone(now.tzinfo)
+    form = "%H:%M:%S" if local.date() == now.date() else "%Y-%m-%d %H:%M"
     return f"{local:{form}} ({distance(moment, now)})"
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar, cast
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from flask import Flask, Request, Response, abort, current_app, g, jsonify, make_response, redirect, request, url_for
@@ -38,9 +39,28 @@ class FormProtection(CSRFProtect):  # type: ignore[misc]  # Flask-WTF ships no t
         super()._error_response(f"{reason} Nothing was changed: load the page again, and send it from there.")
 
     def protect(self, apply_exemptions: bool = False) -> None:
-        """Refuse the request (400) unless it has the token of the session."""
-        if not has_bearer():
-            super().protect(apply_exemptions=apply_exemptions)
+        """Refuse the request (400) unless it has the token of the session, and comes from a page of ours.
+
+        The token alone would do. The origin is asked for, too, since a token can be lost in ways that a page's address
+        cannot be forged in: under http no referrer is looked at.
+        """
+        if has_bearer() or (apply_exemptions and self._is_exempt()):
+            return
+        super().protect(apply_exemptions=apply_exemptions)
+        if request.method in current_app.config["WTF_CSRF_METHODS"] and not _comes_from_us():
+            self._error_response("The form was sent from another site.")
+
+
+def _comes_from_us() -> bool:
+    """Judged by the `Origin` that every browser of today sends with a form; programs and old browsers send none.
+
+    Ours are that of `APP_URL` and the host that was asked, whichever of http and https a proxy has made of it.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return True
+    ours = urlsplit(current_app.extensions["settings"].app_url)
+    return urlsplit(origin).netloc == request.host or origin == f"{ours.scheme}://{ours.netloc}"
 
 
 def admit(app: Flask) -> None:

@@ -27,6 +27,11 @@ def local(moment: datetime | None) -> str:
     return format_datetime(_here(moment), "d MMM y, HH:mm", locale=_LOCALE) if moment is not None else ""
 
 
+def local_to_the_second(moment: datetime) -> str:
+    """For whoever holds it against a log."""
+    return format_datetime(_here(moment), "d MMM y, HH:mm:ss", locale=_LOCALE)
+
+
 def local_date(day: date | None) -> str:
     """Of a moment, the user's day; a date is one already."""
     shown = _here(day) if isinstance(day, datetime) else day

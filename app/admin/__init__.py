@@ -1,16 +1,33 @@
 """The pages for whoever runs this: users whose role is admin."""
 
-from flask import Blueprint, Response, abort, current_app, render_template, url_for
+from flask import Blueprint, Response, abort, render_template
 from flask_login import current_user
 
 from app.accounts.access import is_admin, log_in_first
+from app.admin.mail_pages import mail_pages
+from app.admin.mails_pages import mails_pages
+from app.admin.moves_pages import moves_pages
+from app.admin.record_pages import record_pages
+from app.admin.relays_pages import relays_pages
+from app.admin.suppressions_pages import suppressions_pages
+from app.admin.tasks_pages import tasks_pages
+from app.admin.telling import tell_plainly
 from app.admin.templates_pages import templates_pages
 from app.answers import POLICY
-from app.background import accepted, dispatch
-from app.queues import SEND_DAILY_REMINDERS
 
 admin = Blueprint("admin", __name__, url_prefix="/admin")
-admin.register_blueprint(templates_pages)
+for pages in (
+    mails_pages,
+    mail_pages,
+    moves_pages,
+    relays_pages,
+    suppressions_pages,
+    templates_pages,
+    tasks_pages,
+    record_pages,
+):
+    admin.register_blueprint(pages)
+tell_plainly(admin)
 
 
 @admin.before_request
@@ -26,21 +43,12 @@ def _guard() -> Response | None:
 @admin.get("/")
 def index() -> str:
     """What there is."""
-    settings = current_app.extensions["settings"]
-    return render_template(
-        "admin/index.html", reminder_hour=settings.daily_reminder_hour, time_zone=settings.celery_timezone
-    )
-
-
-@admin.post("/send-reminders")
-def send_reminders() -> Response:
-    """Do now what beat does daily. Whoever had theirs today gets no second one."""
-    return accepted(dispatch(SEND_DAILY_REMINDERS), "The reminders are being sent", url_for(".index"))
+    return render_template("admin/index.html")
 
 
 @admin.after_request
 def _headers(response: Response) -> Response:
-    """The previews stand in frames."""
+    """Mails and previews stand in frames."""
     response.headers.setdefault("Content-Security-Policy", f"{POLICY}; frame-src 'self'")
     response.headers.setdefault("X-Frame-Options", "DENY")
     return response

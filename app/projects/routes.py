@@ -12,11 +12,15 @@ from app.accounts.access import me
 from app.accounts.models import User
 from app.background import accepted, dispatch
 from app.database import request_session
+from app.fields import Fields
 from app.projects import changes, lists
 from app.projects.access import may_assign, may_change, member, members, project_or_404, task_or_404
 from app.projects.models import Project, Task, TaskPriority, TaskStatus
-from app.projects.requests import LONGEST_REASON, LONGEST_TITLE, Fields
 from app.queues import UPDATE_TASK_STATUS
+
+LONGEST_TITLE = 200
+LONGEST_REASON = 1000
+"""Characters: of what goes into a subject line, and of what goes into a mail."""
 
 projects = Blueprint("projects", __name__)
 

@@ -25,6 +25,7 @@ def upgrade() -> None:
     _create_troubles()
     _create_cursors()
     op.create_index("ix_email_queue_recipient", "email_queue", [sa.text("lower(recipient)"), "id"])
+    _create_partial_index("ix_email_queue_cancelled", "email_queue", "id", "status = 'cancelled'")
     _create_partial_index("ix_email_contents_request_id", "email_contents", "request_id", "request_id IS NOT NULL")
     _create_partial_index("ix_email_attempts_unsent", "email_attempts", "finished_at", "outcome <> 'sent'")
 
@@ -33,6 +34,7 @@ def downgrade() -> None:
     """Drop them, and what they know."""
     op.drop_index("ix_email_attempts_unsent", "email_attempts")
     op.drop_index("ix_email_contents_request_id", "email_contents")
+    op.drop_index("ix_email_queue_cancelled", "email_queue")
     op.drop_index("ix_email_queue_recipient", "email_queue")
     for table in reversed(_TABLES):
         op.drop_table(table)

@@ -25,8 +25,8 @@ from outbox.cli.rotating import rotate_keys
 from outbox.cli.showing import show, why
 from outbox.cli.suppressing import suppress
 from outbox.cli.surroundings import explain
-from outbox.cli.terminal import safe
 from outbox.errors import InvalidEmail, OutboxError, SettingsError
+from outbox.printable import safe
 
 _FAILED = 1
 _MISUSE = 2

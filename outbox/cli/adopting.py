@@ -4,8 +4,9 @@ import click
 
 from outbox import fence, stats
 from outbox.cli.surroundings import open_database, who
-from outbox.cli.terminal import count, json_option, put_json, safe
+from outbox.cli.terminal import count, json_option, put_json
 from outbox.database import reading
+from outbox.printable import safe
 from outbox.settings import Settings
 
 

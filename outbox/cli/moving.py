@@ -7,9 +7,10 @@ import sqlalchemy as sa
 
 from outbox import operations
 from outbox.cli.surroundings import open_database, who
-from outbox.cli.terminal import count, json_option, put_json, safe
+from outbox.cli.terminal import count, json_option, put_json
 from outbox.explaining import explain
 from outbox.operations import Resolution
+from outbox.printable import safe
 
 mail_id = click.IntRange(1, 2**63 - 1)  # what the column holds
 

@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 from outbox.cli.listing import MailTable, fields
 from outbox.cli.preview_page import page
 from outbox.cli.surroundings import open_database
-from outbox.cli.terminal import cell, facts, json_option, put, put_exactly, put_json, safe, safe_lines, table
+from outbox.cli.terminal import cell, facts, json_option, put, put_exactly, put_json, table
 from outbox.errors import InvalidTemplate
 from outbox.preview import Preview
 from outbox.preview import facts as facts_of
 from outbox.preview import preview as render
+from outbox.printable import safe, safe_lines
 from outbox.service import EmailService
 from outbox.settings import Settings
 from outbox.templates import Templates

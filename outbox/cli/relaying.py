@@ -10,8 +10,9 @@ from rich.text import Text
 from outbox import breaker
 from outbox.breaker import Standing
 from outbox.cli.surroundings import open_database, who
-from outbox.cli.terminal import RemarkTable, cell, json_option, put, put_json, safe
+from outbox.cli.terminal import RemarkTable, cell, json_option, put, put_json
 from outbox.database import reading, utcnow
+from outbox.printable import safe
 from outbox.settings import Settings
 from outbox.states import RelayState
 from outbox.times import distance

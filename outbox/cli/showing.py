@@ -8,17 +8,16 @@ from rich.console import RenderableType
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from outbox.chunk import message_of
+from outbox import showing
 from outbox.cli.listing import STYLES, MailTable, fields
 from outbox.cli.moving import mail_id
 from outbox.cli.surroundings import open_database
-from outbox.cli.terminal import cell, facts, json_option, put, put_exactly, put_json, safe, safe_lines, table
+from outbox.cli.terminal import cell, facts, json_option, put, put_exactly, put_json, table
 from outbox.database import reading
-from outbox.errors import OutboxError
 from outbox.explaining import explain
-from outbox.message import File
-from outbox.models import Base, EmailAttempt, EmailBlob, EmailContent, QueuedEmail
+from outbox.models import Base, EmailAttempt, EmailContent, QueuedEmail
 from outbox.operations import missing
+from outbox.printable import safe, safe_lines
 from outbox.states import Outcome, Priority, Status
 from outbox.times import clock
 
@@ -48,12 +47,10 @@ def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
         row = session.get(QueuedEmail, id_)
         if row is None:
             raise missing(id_)
-        if (html or source) and row.content.sensitive:
-            raise OutboxError(f"mail {row.id} is sensitive: what it says is shown to its recipients alone")
         if html:
-            put_exactly(_html(row).encode())
+            put_exactly(showing.html(row).encode())
         elif source:
-            put_exactly(_source(session, row.content))
+            put_exactly(showing.source(session, row))
         elif as_json:
             put_json({"why": explain(connection, settings, id_), **_everything(row)})
         else:
@@ -126,17 +123,10 @@ def _content_facts(content: EmailContent) -> list[tuple[str, object]]:
         ("Locale", content.locale),
         *content.headers.items(),
         ("Key", content.idempotency_key),
-        ("Body", f"{_body(content)}, {content.size:,} bytes with attachments"),
+        ("Body", f"{showing.body(content)}, {content.size:,} bytes with attachments"),
         ("Purged", content.purged_at and clock(content.purged_at)),
         *(("Attachment", file) for file in files),
     ]
-
-
-def _body(content: EmailContent) -> str:
-    if content.sensitive:
-        return "sensitive and wiped" if content.sealed is None else "sensitive and encrypted"
-    bodies = [name for name, body in (("text", content.text), ("HTML", content.html)) if body]
-    return " and ".join(bodies) or "purged"
 
 
 def _attempt_table(tries: list[EmailAttempt]) -> RenderableType:
@@ -168,20 +158,3 @@ def _everything(row: QueuedEmail) -> dict[str, Any]:
 
 def _columns(thing: Base) -> dict[str, Any]:
     return {column.key: getattr(thing, column.key) for column in sa.inspect(thing).mapper.column_attrs}
-
-
-def _html(row: QueuedEmail) -> str:
-    if not row.content.html:
-        raise OutboxError(f"mail {row.id} has no HTML")
-    return row.content.html
-
-
-def _source(session: Session, content: EmailContent) -> bytes:
-    files = [
-        File(file.filename, file.content_type, session.get_one(EmailBlob, file.sha256).data, file.inline_id)
-        for file in content.attachments
-    ]
-    try:
-        return message_of(content, files).as_bytes()
-    except ValueError as error:
-        raise OutboxError(str(error)) from error

@@ -9,9 +9,10 @@ from rich.text import Text
 from outbox import subscriptions, suppressions
 from outbox.cli.queueing import moment
 from outbox.cli.surroundings import open_database, who
-from outbox.cli.terminal import RemarkTable, cell, json_option, put, put_json, safe
+from outbox.cli.terminal import RemarkTable, cell, json_option, put, put_json
 from outbox.database import reading
 from outbox.errors import OutboxError
+from outbox.printable import safe
 from outbox.settings import Settings
 from outbox.suppressions import Suppression
 from outbox.times import clock, distance

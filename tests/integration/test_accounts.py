@@ -277,7 +277,7 @@ def test_forms_need_their_token_and_programs_theirs(sqlite_world: World) -> None
     sqlite_world.app.config["WTF_CSRF_ENABLED"] = True
     root = sqlite_world.admin()
     token, client = token_of(sqlite_world, root), sqlite_world.client(root)
-    path = "/admin/send-reminders"
+    path = "/admin/tasks/send-reminders"
     refused = client.post(path)
     assert refused.status_code == 400
     assert "load the page again" in refused.text
@@ -308,12 +308,12 @@ def test_the_admins_pages_are_the_admins(sqlite_world: World) -> None:
     for path in ("/admin/", "/admin/templates/", "/admin/templates/receipt", "/admin/templates/receipt/html"):
         assert sqlite_world.client().get(path).status_code == 302
         assert sqlite_world.client(sqlite_world.user()).get(path).status_code == 403
-    for path in ("/admin/send-reminders", "/admin/templates/receipt/test"):
+    for path in ("/admin/tasks/send-reminders", "/admin/templates/receipt/test"):
         assert sqlite_world.client().post(path).location == "/login"
         assert sqlite_world.client(sqlite_world.user()).post(path).status_code == 403
     root = sqlite_world.client(sqlite_world.admin())
     assert root.get("/admin/").status_code == 200
-    answer = root.post("/admin/send-reminders")
+    answer = root.post("/admin/tasks/send-reminders")
     assert answer.status_code == 202
     assert answer.json
     with sqlite_world.app.extensions["celery"].connection() as connection:

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from outbox.cli import main
 from outbox.cli.queueing import queue
-from outbox.cli.terminal import facts, put, put_json, safe, safe_lines
+from outbox.cli.terminal import facts, put, put_json
+from outbox.printable import safe, safe_lines
 from outbox.times import distance, duration
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

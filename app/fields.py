@@ -12,12 +12,8 @@ from app.accounts.models import User
 from app.accounts.zones import zone_of
 from app.database import LARGEST_ID
 
-LONGEST_TITLE = 200
-LONGEST_REASON = 1000
-"""Characters: of what goes into a subject line, and of what goes into a mail."""
-
 _YEARS = range(1970, 3000)
-"""Of due dates; the ends of the calendar have no other time zone."""
+"""The ends of the calendar have no other time zone."""
 
 _DIGITS = len(str(LARGEST_ID))
 
@@ -28,11 +24,12 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class Fields:
-    """The request's fields; one that is not there is empty."""
+    """The request's fields, or those of another mapping, as of its address; one that is not there is empty."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Any = None) -> None:
         try:
-            given: Any = request.get_json() if request.is_json else request.form
+            if given is None:
+                given = request.get_json() if request.is_json else request.form
         except RecursionError as error:
             raise BadRequest("The JSON is nested too deeply: one object with the fields in it will do.") from error
         if not isinstance(given, Mapping):

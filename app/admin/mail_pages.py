@@ -1,0 +1,111 @@
+"""One mail: how it stands and why, what was tried, and what it says. Nothing in it runs, and nothing is fetched."""
+
+import re
+from base64 import b64encode
+from typing import Any, cast
+
+import sqlalchemy as sa
+from flask import Blueprint, Response, abort, current_app, render_template
+from sqlalchemy.orm import Session
+
+from app.accounts.access import me
+from app.accounts.zones import zone_of
+from app.admin.moves import possible
+from app.database import request_session
+from app.settings import AppSettings
+from outbox import auditing, showing
+from outbox.errors import NotPossible
+from outbox.explaining import explain
+from outbox.models import EmailAttachment, EmailBlob, EmailContent, EmailEvent, QueuedEmail
+from outbox.states import Priority, Status
+
+FRAMED = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; sandbox; "
+    "frame-ancestors 'self'"
+)
+"""For the HTML of a mail, which is a stranger's: it runs nothing, fetches nothing and sends nothing. Its own styles
+stay, or nobody would see what the recipient saw."""
+
+_LINK = re.compile(r"<link\b[^>]*>", re.IGNORECASE)
+"""A browser opens connections for some of them (`rel=preconnect`), of which no policy knows; the others are refused."""
+
+_PICTURE = re.compile(r"image/[\w.+-]+", re.ASCII)
+
+mail_pages = Blueprint("mail", __name__, url_prefix="/mail")
+
+
+@mail_pages.get("/<int:id_>")
+def show(id_: int) -> str:
+    """All that is known of it."""
+    session = request_session()
+    row = _found(session, id_)
+    connection = session.connection()
+    events = sa.select(EmailEvent).where(EmailEvent.email_id == id_).order_by(EmailEvent.occurred_at, EmailEvent.id)
+    return render_template(
+        "admin/mail.html",
+        mail=row,
+        content=row.content,
+        sentence=explain(connection, _settings(), id_, zone_of(me().time_zone)),
+        lane=Priority(row.priority).label,
+        body=showing.body(row.content),
+        others=[other for other in row.content.recipients if other.id != id_],
+        events=session.scalars(events).all(),
+        files=_files(session, row.content),
+        record=auditing.of_mail(connection, id_),
+        moves=possible({Status(row.status)}),
+    )
+
+
+@mail_pages.get("/<int:id_>/html")
+def html(id_: int) -> Response:
+    """Its HTML alone, for the frame."""
+    session = request_session()
+    row = _found(session, id_)
+    try:
+        said = showing.html(row)
+    except NotPossible as error:
+        abort(404, f"{error}.")
+    response = Response(_with_pictures(session, _LINK.sub("", said), row.content), mimetype="text/html")
+    response.headers["Content-Security-Policy"] = FRAMED
+    response.headers["X-Frame-Options"] = "SAMEORIGIN"
+    response.headers["X-DNS-Prefetch-Control"] = "off"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@mail_pages.get("/<int:id_>/source")
+def source(id_: int) -> Response:
+    """The message as it goes to the relay."""
+    session = request_session()
+    try:
+        return Response(showing.source(session, _found(session, id_)), mimetype="text/plain")
+    except NotPossible as error:
+        abort(404, f"{error}.")
+
+
+def _found(session: Session, id_: int) -> QueuedEmail:
+    row = session.get(QueuedEmail, id_)
+    if row is None:
+        abort(404, f"There is no mail {id_}: it was purged, or never was.")
+    return row
+
+
+def _files(session: Session, content: EmailContent) -> list[tuple[EmailAttachment, int]]:
+    sizes: Any = sa.select(EmailBlob.sha256, EmailBlob.size).where(
+        EmailBlob.sha256.in_([file.sha256 for file in content.attachments])
+    )
+    size_of = dict(session.execute(sizes).tuples().all()) if content.attachments else {}
+    return [(file, size_of[file.sha256]) for file in content.attachments]
+
+
+def _with_pictures(session: Session, said: str, content: EmailContent) -> str:
+    """Those that the mail itself brings (`cid:`) stand in the page: it may fetch none."""
+    for file in content.attachments:
+        if file.inline_id is not None and f"cid:{file.inline_id}" in said and _PICTURE.fullmatch(file.content_type):
+            data = b64encode(session.get_one(EmailBlob, file.sha256).data).decode()
+            said = said.replace(f"cid:{file.inline_id}", f"data:{file.content_type};base64,{data}")
+    return said
+
+
+def _settings() -> AppSettings:
+    return cast("AppSettings", current_app.extensions["settings"])
