@@ -19,7 +19,10 @@ LONGEST_LOOK = 200_000
 """Mails that `finished` reads at most: beyond them a picture of the day would cost more than a second."""
 
 SAMPLE = 10_000
-"""Mails whose time `delays` looks at, and mails of each lane whose domain `shape` does."""
+"""Mails whose time `delays` looks at."""
+
+FIRST = 3_000
+"""Mails of each lane whose domain `shape` looks at: those that are about to go, or should have gone long ago."""
 
 AGES = (60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 """Seconds: the bounds between the columns of `shape`. Mail is late within minutes, so they begin there."""
@@ -54,7 +57,7 @@ class Delays(NamedTuple):
 class Shape(NamedTuple):
     """Waiting mail by recipient domain and age, the largest domain first: what Postfix' qshape shows.
 
-    A line has a number for each span between `AGES`, youngest first. `complete`: False if only the first `SAMPLE` of a
+    A line has a number for each span between `AGES`, youngest first. `complete`: False if only the first `FIRST` of a
     lane were looked at, in the order in which they go.
     """
 
@@ -93,7 +96,7 @@ SELECT {sql.seconds_since(first)} - {sql.seconds_since("sent_at")} AS seconds
 def _shape(sql: Words) -> str:
     lanes = "\n UNION ALL ".join(
         f"""SELECT * FROM (SELECT recipient, created_at, scheduled_at FROM email_queue
-         WHERE status = 'pending' AND priority = {lane:d} ORDER BY next_attempt_at, id LIMIT :sample) AS {lane.label}"""
+         WHERE status = 'pending' AND priority = {lane:d} ORDER BY next_attempt_at, id LIMIT :first) AS {lane.label}"""
         for lane in Priority
     )
     age = sql.seconds_since("CASE WHEN scheduled_at > created_at THEN scheduled_at ELSE created_at END")
@@ -146,12 +149,12 @@ def delays(connection: sa.Connection) -> Delays:
 
 
 def shape(connection: sa.Connection) -> Shape:
-    """Cost: at most `SAMPLE` rows of each lane, by `ix_email_queue_due`. What is planned for later is left out."""
+    """Cost: at most `FIRST` rows of each lane, by `ix_email_queue_due`. What is planned for later is left out."""
     domains: dict[str, Counter[int]] = defaultdict(Counter)
     seen = 0
-    for row in _SHAPE(connection, sample=SAMPLE):
+    for row in _SHAPE(connection, first=FIRST):
         domains[row.domain][row.place] += row.mails
         seen += row.mails
     largest = sorted(domains.items(), key=lambda line: (-line[1].total(), line[0]))
     lines = [(domain, [counts[place] for place in range(len(AGES) + 1)]) for domain, counts in largest]
-    return Shape(lines, complete=seen < SAMPLE)
+    return Shape(lines, complete=seen < FIRST)
