@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import sqlalchemy as sa
@@ -31,7 +31,8 @@ from outbox.sealing import Safe
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement
 from outbox.signing import Signer
-from outbox.states import DeadReason, Stage, Status
+from outbox.stages import Mark
+from outbox.states import DeadReason, Status
 from outbox.writer import is_passing, patient
 
 log = logging.getLogger(__name__)
@@ -210,7 +211,7 @@ class Courier:
         settlement = Settlement.of(
             mail.token, verdict, attempt, relay=mail.relay, suppress=suppress, sensitive=mail.sensitive
         )
-        if self._record(mail, settlement, report.seconds) and verdict.status in {Status.DEAD, Status.UNCERTAIN}:
+        if self._record(mail, settlement, report.marks) and verdict.status in {Status.DEAD, Status.UNCERTAIN}:
             log.warning("delivery: mail %d is %s after %s", mail.id, verdict.status, settlement.last_error)
         return verdict.status
 
@@ -228,10 +229,10 @@ class Courier:
         self._record(mail, settlement)
         return end.status
 
-    def _record(self, mail: Mail, settlement: Settlement, seconds: Mapping[Stage, float] | None = None) -> bool:
+    def _record(self, mail: Mail, settlement: Settlement, marks: Sequence[Mark] = ()) -> bool:
         """Put it on record, and tell. False if the mail is in other hands."""
         if ours := self._ledger.settle(settlement):
-            signals.tell(settlement, mail, seconds)
+            signals.tell(settlement, mail, marks)
         else:
             log.error("delivery: mail %d (%s) was not ours to settle any more", mail.id, settlement.status)
             signals.announce(signals.lease_lost, None, why=f"mail {mail.id} was not ours to settle any more")

@@ -11,7 +11,7 @@ The `emails` library's backend keeps the connection; its habit of sending a mail
 
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from smtplib import SMTPException, SMTPNotSupportedError, SMTPResponseException
@@ -25,7 +25,7 @@ from outbox.endpoints import Endpoint
 from outbox.errors import InvalidAddress, SettingsError
 from outbox.outcomes import CLOSING, Broken, Row
 from outbox.settings import Settings
-from outbox.stages import Staged
+from outbox.stages import Mark, Staged
 from outbox.states import DeadReason, Outcome, Stage
 
 F = TypeVar("F")
@@ -61,8 +61,8 @@ class Report:
     dead_reason: DeadReason = DeadReason.REJECTED
     suppress: bool = False
     sender_refused: bool = False
-    seconds: Mapping[Stage, float] = field(default_factory=dict, compare=False, repr=False)
-    """How long each stage took. `connect`, `tls` and `auth` are there if a connection was made, and `mail` waited for
+    marks: Sequence[Mark] = field(default=(), compare=False, repr=False)
+    """When each stage began. `connect`, `tls` and `auth` are there if a connection was made, and `mail` waited for
     the answers of all three commands where they went together (PIPELINING)."""
 
     @property
@@ -210,9 +210,9 @@ class Relay(SMTPBackend, Staged):
         return self._of(outcomes.of_break(self.stage, _broken(error)), self.stage, None, str(error))
 
     def _of(self, row: Row, stage: Stage, code: int | None, text: str) -> Report:
-        seconds = self.pause_clock()
+        marks = self.pause_clock()
         text = _one_line(text)
-        return Report(row.outcome, stage, code, text, row.dead_reason, row.suppress, row.sender_refused, seconds)
+        return Report(row.outcome, stage, code, text, row.dead_reason, row.suppress, row.sender_refused, marks)
 
     def _hang_up(self) -> None:
         """Close without a word."""

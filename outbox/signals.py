@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sa
 from blinker import Signal
 
+from outbox import stages
 from outbox.database import Statement, Words, reading
 from outbox.settlement import Settlement
 from outbox.states import DeadReason, Outcome, Priority, Stage, Status
@@ -71,8 +72,13 @@ class Settled(NamedTuple):
     stage: Stage | None
     code: int | None
     reply: str | None
-    seconds: Mapping[Stage, float]
-    """How long each stage of the conversation took; empty where that is not known any more."""
+    marks: Sequence[stages.Mark]
+    """When each stage of the conversation began; empty where that is not known any more."""
+
+    @property
+    def seconds(self) -> Mapping[Stage, float]:
+        """How long each stage of the conversation took."""
+        return stages.seconds(self.marks)
 
 
 class About(Protocol):
@@ -99,8 +105,8 @@ SELECT q.id, q.recipient, q.category, q.request_id, q.priority,
 _ABOUT = Statement(_about)
 
 
-def tell(settlement: Settlement, about: About, seconds: Mapping[Stage, float] | None = None) -> None:
-    """Say what became of a mail. Its settlement is on record. `seconds`: of each stage of the conversation."""
+def tell(settlement: Settlement, about: About, marks: Sequence[stages.Mark] = ()) -> None:
+    """Say what became of a mail. Its settlement is on record."""
     signal = _BY_STATUS.get(settlement.status)
     if signal is None or not signal.receivers:
         return
@@ -126,7 +132,7 @@ def tell(settlement: Settlement, about: About, seconds: Mapping[Stage, float] | 
         stage=stage,
         code=code,
         reply=reply,
-        seconds=seconds or {},
+        marks=marks,
     )
     announce(signal, about.category, mail=mail)
 
