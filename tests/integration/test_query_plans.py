@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import claims, operations, purging, settlement, stats, superseding, suppressions, wiping
+from outbox import claims, operations, purging, settlement, stats, superseding, suppressions, trends, wiping
 from outbox.chunk import load
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
@@ -206,6 +206,9 @@ def _look(connection: sa.Connection, check: Check) -> None:
         (stats.in_flight, "ix_email_queue_leased"),
         (stats.failed, "ix_email_queue_failed"),
         (stats.finished, "ix_email_queue_final"),
+        (trends.delays, "ix_email_queue_final"),
+        (trends.shape, "ix_email_queue_due"),
+        (lambda connection: trends.course(connection, 60, 60), "ix_email_queue_final"),
     ):
         assert gauge(connection)
         check(index)
