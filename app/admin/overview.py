@@ -58,11 +58,8 @@ def overview() -> str:
 
 def _wrong(connection: sa.Connection, settings: Settings) -> list[Wrong]:
     """Looked for now, and not read from `email_troubles`, which nobody writes while beat is silent."""
-    began: dict[str, datetime] = dict(
-        connection.execute(sa.select(EmailTrouble.key, EmailTrouble.began_at).where(EmailTrouble.ended_at.is_(None)))
-        .tuples()
-        .all()
-    )
+    query = sa.select(EmailTrouble.key, EmailTrouble.began_at).where(EmailTrouble.ended_at.is_(None))
+    began = {row.key: row.began_at for row in connection.execute(query)}
     return [
         Wrong(trouble.sentence, began.get(trouble.key), _where(trouble))
         for trouble in watching.troubles(connection, settings)

@@ -42,7 +42,7 @@ for mails in sys.stdin:
         time.sleep(60)
         os._exit(0)
 """
-"""A process for each line that it reads, which counts so many mails. What they import takes a second, and is the same."""
+"""A process for each line that it reads, which counts so many mails. What they import takes a second."""
 
 
 def scrape(client: FlaskClient, token: str = TOKEN) -> dict[str, float]:

@@ -26,9 +26,9 @@ def test_an_empty_queue(sqlite_world: World) -> None:
         assert words in shown
 
 
-def test_a_healthy_queue(world: World) -> None:
-    scenes.healthy(world.engine, world.settings.endpoints[0].name)
-    shown = page(world)
+def test_a_healthy_queue(sqlite_world: World) -> None:
+    scenes.healthy(sqlite_world.engine, sqlite_world.settings.endpoints[0].name)
+    shown = page(sqlite_world)
     assert "<h1>All is well</h1>" in shown
     assert re.search(r"6\d\d mails went out in the last 24 hours, half of the last hour's within 0\.\d\d s", shown)
     assert re.search(r'role="img" aria-label="Last 24 hours, by quarter of an hour: 6\d\d mails sent', shown)
