@@ -143,7 +143,8 @@ def start(folder: Path) -> bool:
             for kind in KINDS:
                 _take_room(folder / f"{kind}_{name}.db")
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder.absolute())
-        values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[assignment]  # chosen at import else
+        # Chosen by that variable when the package is imported, which was long ago.
+        values.ValueClass = values.MultiProcessValue(lambda: name)
         counts = Counts(CollectorRegistry())
     except (OSError, ValueError) as error:
         log.warning("metrics: nothing is counted here, for METRICS_DIR=%s cannot be used: %s", folder, error)

@@ -115,7 +115,7 @@ def test_a_database_that_is_away_is_told(client: FlaskClient, monkeypatch: pytes
 @pytest.fixture
 def count(tmp_path: Path) -> Iterator[Callable[[int], int]]:
     """Have another worker count so many mails, and live on. Returns its pid."""
-    arguments = [sys.executable, "-c", WORKERS, tmp_path / "metrics"]
+    arguments = [sys.executable, "-c", WORKERS, str(tmp_path / "metrics")]
     workers = subprocess.Popen(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
