@@ -15,7 +15,6 @@ from app import create_app
 from app.celery_app import BEAT_SCHEDULE, wait_for_broker
 from outbox.delivery import Courier
 from outbox.errors import SettingsError
-from workers import counting
 from workers.alarm import Alarm
 from workers.cli import tasks
 from workers.schedule import beat_schedule
@@ -55,7 +54,9 @@ with suppress(OSError):  # beat needs it, and says so; a worker in a read-only c
 
 @worker_init.connect
 def _count(**_: Any) -> None:
-    """For `/metrics`. Of workers alone: the web process and beat import this file, too."""
+    """For `/metrics`. Of workers alone: beat and all of `flask`'s commands import this file, too."""
+    from workers import counting  # noqa: PLC0415
+
     counting.start(_settings.metrics_dir)
 
 

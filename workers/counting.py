@@ -1,4 +1,4 @@
-"""What happens in this worker, counted for Prometheus: in files that every process on this host reads (`app.metrics`).
+"""What happens in this worker, counted for Prometheus: in files that every process on this host reads (`app.counted`).
 
 The counting itself is prometheus-client's, whose files are mapped into memory: what is counted is on record without a
 word to the kernel, and stays when the process is killed. Three things it leaves to us:
@@ -23,7 +23,7 @@ from typing import IO, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Histogram, values
 from prometheus_client.mmap_dict import MmapedDict
 
-from app.metrics import KINDS, locked
+from app.counted import KINDS, locked
 from outbox import signals
 from outbox.signals import Settled
 from outbox.states import Outcome, Priority
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 M = TypeVar("M", Counter, Histogram)
 
-_FILE_BYTES = 256 * 1024
-"""Room for some 1,500 series of 150 bytes; there are 50 of each relay, and 100 more."""
+_FILE_BYTES = 1024 * 1024
+"""Room for 4,000 series, of which each relay has a hundred. A file that outgrows it goes on, with a hole."""
 
 _FOLDED = "folded"
 """The name of the process that is all who are gone."""
