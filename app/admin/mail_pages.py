@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts.access import me
 from app.accounts.zones import zone_of
+from app.admin.framing import framed
 from app.admin.moves import possible
 from app.database import request_session
 from app.settings import AppSettings
@@ -18,16 +20,6 @@ from outbox.errors import NotPossible
 from outbox.explaining import explain
 from outbox.models import EmailAttachment, EmailBlob, EmailContent, EmailEvent, QueuedEmail
 from outbox.states import Priority, Status
-
-FRAMED = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; sandbox; "
-    "frame-ancestors 'self'"
-)
-"""For the HTML of a mail, which is a stranger's: it runs nothing, fetches nothing and sends nothing. Its own styles
-stay, or nobody would see what the recipient saw."""
-
-_LINK = re.compile(r"<link\b[^>]*>", re.IGNORECASE)
-"""A browser opens connections for some of them (`rel=preconnect`), of which no policy knows; the others are refused."""
 
 _PICTURE = re.compile(r"image/[\w.+-]+", re.ASCII)
 
@@ -50,7 +42,7 @@ def show(id_: int) -> str:
         body=showing.body(row.content),
         others=[other for other in row.content.recipients if other.id != id_],
         events=session.scalars(events).all(),
-        files=_files(session, row.content),
+        files=_files(session, row.content_id),
         record=auditing.of_mail(connection, id_),
         moves=possible({Status(row.status)}),
     )
@@ -65,12 +57,7 @@ def html(id_: int) -> Response:
         said = showing.html(row)
     except NotPossible as error:
         abort(404, f"{error}.")
-    response = Response(_with_pictures(session, _LINK.sub("", said), row.content), mimetype="text/html")
-    response.headers["Content-Security-Policy"] = FRAMED
-    response.headers["X-Frame-Options"] = "SAMEORIGIN"
-    response.headers["X-DNS-Prefetch-Control"] = "off"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    return response
+    return framed(_with_pictures(session, said, row.content))
 
 
 @mail_pages.get("/<int:id_>/source")
@@ -90,12 +77,13 @@ def _found(session: Session, id_: int) -> QueuedEmail:
     return row
 
 
-def _files(session: Session, content: EmailContent) -> list[tuple[EmailAttachment, int]]:
-    sizes: Any = sa.select(EmailBlob.sha256, EmailBlob.size).where(
-        EmailBlob.sha256.in_([file.sha256 for file in content.attachments])
+def _files(session: Session, id_: int) -> Sequence[sa.Row[Any]]:
+    """Names and sizes. The bytes are not asked for."""
+    a = EmailAttachment
+    query = sa.select(a.filename, a.content_type, a.inline_id, EmailBlob.size).join(
+        EmailBlob, EmailBlob.sha256 == a.sha256
     )
-    size_of = dict(session.execute(sizes).tuples().all()) if content.attachments else {}
-    return [(file, size_of[file.sha256]) for file in content.attachments]
+    return session.execute(query.where(a.content_id == id_).order_by(a.position)).all()
 
 
 def _with_pictures(session: Session, said: str, content: EmailContent) -> str:

@@ -57,5 +57,6 @@ MOVES = {move.name: move for move in _ALL}
 
 
 def possible(statuses: set[Status]) -> list[Move]:
-    """Those that can be made from at least one of the statuses."""
-    return [move for move in _ALL if statuses & set(move.statuses)]
+    """Those that can be made from at least one of the statuses. What is uncertain is resolved, in one of three ways."""
+    others = statuses - {Status.UNCERTAIN}
+    return [move for move in _ALL if (others if move.name == "requeue" else statuses) & set(move.statuses)]

@@ -8,6 +8,7 @@ from typing import Any, cast
 from flask import Blueprint, Response, abort, current_app, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
+from app.admin.framing import framed
 from app.database import request_session
 from app.settings import AppSettings
 from outbox.errors import InvalidEmail, SettingsError
@@ -16,9 +17,6 @@ from outbox.service import EmailService
 from outbox.templates import Templates
 
 _UNPROCESSABLE = 422
-
-_FRAMED = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
-"""For the HTML of a mail, whose sample may be a stranger's words: it runs nothing and fetches nothing."""
 
 templates_pages = Blueprint("templates", __name__, url_prefix="/templates")
 
@@ -49,10 +47,7 @@ def html(name: str) -> Response:
         abort(_UNPROCESSABLE)
     if body is None:
         abort(404)
-    response = Response(body, content_type="text/html; charset=utf-8")
-    response.headers["Content-Security-Policy"] = _FRAMED
-    response.headers["X-Frame-Options"] = "SAMEORIGIN"
-    return response
+    return framed(body)
 
 
 @templates_pages.post("/<name>/test")
