@@ -5,6 +5,7 @@ a collector: prometheus-client calls `collect` for every scrape.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Gauges(Collector):
-    """Of one database. Five statements, whose costs are in `outbox.stats`; the dearest counts the backlog."""
+    """Of one database. A few statements, whose costs are in `outbox.stats`; the dearest counts the backlog."""
 
     def __init__(self, engine: sa.Engine, settings: Settings) -> None:
         self._engine = engine
@@ -93,7 +94,8 @@ def _processes(connection: sa.Connection) -> Iterator[GaugeMetricFamily]:
     workers.add_metric(["alive"], found.count(False))
     workers.add_metric(["silent"], found.count(True))
     yield workers
-    beats = [sign.seconds_ago for sign in signs if sign.kind == heartbeats.BEAT]
+    # A beat may live and yet tick no more, and says so.
+    beats = [s.seconds_ago + s.detail.get("ticked_seconds_ago", 0.0) for s in signs if s.kind == heartbeats.BEAT]
     # Absent when no beat was ever heard of: no number would be true.
     tick = GaugeMetricFamily("outbox_beat_tick_seconds", "How long ago beat's last tick was")
     if beats:
@@ -102,9 +104,11 @@ def _processes(connection: sa.Connection) -> Iterator[GaugeMetricFamily]:
 
 
 def _troubles(connection: sa.Connection, settings: Settings) -> GaugeMetricFamily:
+    # By kind: a worker that died has a name that never comes again, and Prometheus keeps all that it ever heard.
+    kinds = Counter(trouble.key.split()[0] for trouble in watching.troubles(connection, settings))
     family = GaugeMetricFamily(
-        "outbox_trouble", "1 for each thing that is wrong, as `outbox.watch` tells it", labels=["trouble"]
+        "outbox_troubles", "Things that are wrong, as `outbox.watch` tells them", labels=["kind"]
     )
-    for trouble in watching.troubles(connection, settings):
-        family.add_metric([trouble.key], 1)
+    for kind, count in kinds.items():
+        family.add_metric([kind], count)
     return family

@@ -42,7 +42,7 @@ dead = Signal("It was not delivered, and will not be unless a person requeues it
 uncertain = Signal("A relay may have taken it or not. A person decides, for `on_uncertain` says `hold`.")
 
 drained = Signal("A drain is over. `receiver(None, rows={Priority: int}, seconds=float)`: what it handed out, by lane.")
-lease_lost = Signal("A worker found that a mail was in other hands by now. `receiver(None, why=str)`.")
+lease_lost = Signal("A worker gave a mail up: others have it, or the database is silent. `receiver(None, why=str)`.")
 reaped = Signal("Mail came back from workers that are gone. `receiver(None, rows=int)`.")
 
 _BY_STATUS = {Status.SENT: sent, Status.PENDING: deferred, Status.DEAD: dead, Status.UNCERTAIN: uncertain}

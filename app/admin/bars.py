@@ -58,7 +58,11 @@ def draw(steps: Sequence[Step]) -> Bars:
                 height = _height(count, most_failed, DOWN)
                 bars.append(Bar(x, y, WIDTH - _GAP, height, what))
                 y += height
-    total = Step(*(sum(getattr(step, name) for step in steps) for name in ("sent", "dead", "not_now")))
+    total = Step(
+        sent=sum(step.sent for step in steps),
+        dead=sum(step.dead for step in steps),
+        not_now=sum(step.not_now for step in steps),
+    )
     return Bars(bars, len(steps) * WIDTH, total, most_sent, most_failed)
 
 

@@ -20,6 +20,9 @@ _MINUTE, _QUARTER = 60, 15 * 60
 _DOMAINS = 6
 """Lines of the table of domains, before all others become one."""
 
+_SYMPTOMS = ("oldest due", "dead", "uncertain")
+"""Troubles that others are the cause of, mostly: those come first."""
+
 _PROCESSES = 6
 """Workers by name, the silent first; the others are a number."""
 
@@ -60,10 +63,8 @@ def _wrong(connection: sa.Connection, settings: Settings) -> list[Wrong]:
     """Looked for now, and not read from `email_troubles`, which nobody writes while beat is silent."""
     query = sa.select(EmailTrouble.key, EmailTrouble.began_at).where(EmailTrouble.ended_at.is_(None))
     began = {row.key: row.began_at for row in connection.execute(query)}
-    return [
-        Wrong(trouble.sentence, began.get(trouble.key), _where(trouble))
-        for trouble in watching.troubles(connection, settings)
-    ]
+    troubles = sorted(watching.troubles(connection, settings), key=lambda trouble: trouble.key in _SYMPTOMS)
+    return [Wrong(trouble.sentence, began.get(trouble.key), _where(trouble)) for trouble in troubles]
 
 
 def _where(trouble: Trouble) -> tuple[str, str] | None:

@@ -50,7 +50,7 @@ def exported(sqlite_url: str) -> dict[str, set[str]]:
     signals.announce(signals.reaped, None, rows=2)
     engine = sa.create_engine(sqlite_url)
     registry.register(Gauges(engine, Settings.load(smtp_host="mx", database_url=sqlite_url)))
-    found: dict[str, set[str]] = {"outbox_beat_tick_seconds": set(), "outbox_trouble": {"trouble"}}
+    found: dict[str, set[str]] = {"outbox_beat_tick_seconds": set(), "outbox_troubles": {"kind"}}
     for family in registry.collect():
         for sample in family.samples:
             if not sample.name.endswith("_created"):
