@@ -62,8 +62,7 @@ class Report:
     suppress: bool = False
     sender_refused: bool = False
     marks: Sequence[Mark] = field(default=(), compare=False, repr=False)
-    """When each stage began. `connect`, `tls` and `auth` are there if a connection was made, and `mail` waited for
-    the answers of all three commands where they went together (PIPELINING)."""
+    """When each stage began; connecting, if it had to be. Where three commands went together, `mail` waited for all."""
 
     @property
     def of_a_domain(self) -> bool:
@@ -210,9 +209,8 @@ class Relay(SMTPBackend, Staged):
         return self._of(outcomes.of_break(self.stage, _broken(error)), self.stage, None, str(error))
 
     def _of(self, row: Row, stage: Stage, code: int | None, text: str) -> Report:
-        marks = self.pause_clock()
-        text = _one_line(text)
-        return Report(row.outcome, stage, code, text, row.dead_reason, row.suppress, row.sender_refused, marks)
+        about = (row.dead_reason, row.suppress, row.sender_refused)
+        return Report(row.outcome, stage, code, _one_line(text), *about, self.pause_clock())
 
     def _hang_up(self) -> None:
         """Close without a word."""
