@@ -16,7 +16,7 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from pydantic import SecretStr
 
-from outbox.cli.terminal import safe
+from outbox.printable import safe
 from outbox.settings import Settings
 
 LONGEST = 8_000

@@ -61,16 +61,13 @@ def lines(
     """The newest, along the primary key. `who` and `target`: a part of it, in whatever letter case."""
     table = EmailAudit.__table__
     c = table.c
-    wanted = (
-        (who, lambda: c.who.icontains(who, autoescape=True)),
-        (action, lambda: c.action == action),
-        (target, lambda: c.target.icontains(target, autoescape=True)),
-        (email_id, lambda: c.email_id == email_id),
-        (since, lambda: c.at >= since),
-        (until, lambda: c.at < until),
-        (before, lambda: c.id < before),
-    )
-    conditions = [condition() for value, condition in wanted if value is not None]
+    conditions = [
+        column.icontains(part, autoescape=True) for column, part in ((c.who, who), (c.target, target)) if part
+    ]
+    conditions += [column == value for column, value in ((c.action, action), (c.email_id, email_id)) if value]
+    conditions += [c.at >= since] if since else []
+    conditions += [c.at < until] if until else []
+    conditions += [c.id < before] if before else []
     return connection.execute(sa.select(table).where(*conditions).order_by(c.id.desc()).limit(limit)).all()
 
 

@@ -44,6 +44,7 @@ class Mail:
     recipient: str
     category: str | None
     request_id: str | None
+    priority: int
     content_id: int
     relay: str | None
     """The one relay that may have had it before, and must be the one to have it again."""
@@ -67,6 +68,11 @@ class Mail:
         waited = time.monotonic() - self.loaded_at
         expires_in = None if self.loaded.expires_in is None else self.loaded.expires_in - waited
         return replace(self.loaded, age=self.loaded.age + waited, expires_in=expires_in)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it could first be tried."""
+        return self.standing.age
 
     @property
     def sender(self) -> str:
@@ -94,7 +100,7 @@ class FileLink:
 
 def _rows(sql: Words) -> str:
     return f"""
-SELECT q.id, q.claims, q.recipient, q.category, q.request_id, q.attempts, q.max_attempts,
+SELECT q.id, q.claims, q.recipient, q.category, q.request_id, q.priority, q.attempts, q.max_attempts,
        q.on_uncertain, q.relay, -({sql.seconds_since("q.lease_expires_at")}) AS lease_left, {standing_columns(sql)},
        {superseded_by("q")} AS superseded_by,
        c.id AS content_id, c.message_id, c.date, c.sender, c.to_header, c.cc_header, c.reply_to, c.subject, c.text,
@@ -208,6 +214,7 @@ def _mail(row: sa.Row[Any], token: str, links: Mapping[int, Sequence[FileLink]],
         recipient=row.recipient,
         category=row.category,
         request_id=row.request_id,
+        priority=row.priority,
         content_id=row.content_id,
         relay=row.relay,
         lease_left=row.lease_left,

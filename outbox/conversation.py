@@ -177,6 +177,7 @@ class Conversation(SMTPClientWithResponse):
         and woke up again must not finish a mail that others have taken over. Writing the end of the mail and waiting
         for the verdict take no longer than the dot's timeout together, by which the deadline precedes the lease's end.
         """
+        self.parent.stage = Stage.DATA
         data = stuffed(data)
         last = len(data) // _BLOCK * _BLOCK
         for start in range(0, last, _BLOCK):

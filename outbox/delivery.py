@@ -16,7 +16,7 @@ from functools import partial
 import sqlalchemy as sa
 from tenacity import stop_after_delay
 
-from outbox import fence, mail_log, retry
+from outbox import fence, mail_log, retry, signals
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Begin, Release
 from outbox.database import reading
@@ -32,6 +32,7 @@ from outbox.sealing import Safe
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement
 from outbox.signing import Signer
+from outbox.stages import Mark
 from outbox.states import DeadReason, Status
 from outbox.writer import is_passing, patient
 
@@ -100,6 +101,7 @@ class Courier:
                 statuses[status] += 1
         except LeaseLost as lost:
             tell(log, logging.WARNING, "lease.lost", "delivery: chunk given up: %(why)s", why=str(lost))
+            signals.announce(signals.lease_lost, None, why=str(lost))
             if lost.taken:
                 # The same chunk is being delivered elsewhere, or was taken back: its rest is not ours to release.
                 rest.clear()
@@ -208,23 +210,13 @@ class Courier:
     def _settle(self, mail: Mail, endpoint: Endpoint, report: Report, seconds: float) -> Status:
         spread = random.uniform(-1, 1)  # noqa: S311 - against a stampede, not an adversary
         verdict = retry.decide(report.outcome, mail.standing, self._policy, spread, report.dead_reason)
-        attempt = Attempt(
-            id=mail.id,
-            number=mail.number,
-            seconds=seconds,
-            outcome=report.outcome,
-            stage=report.stage,
-            code=report.code,
-            reply=report.reply,
-            relay=endpoint.name,
-            worker=self._worker,
-        )
+        attempt = Attempt.of(mail.id, mail.number, report, seconds, endpoint.name, self._worker)
         # Where all mail is redirected, the relay spoke of that one address.
         suppress = report.suppress and not self._settings.outbox_redirect_to
         settlement = Settlement.of(
             mail.token, verdict, attempt, relay=mail.relay, suppress=suppress, sensitive=mail.sensitive
         )
-        mail_log.ended(settlement, ours=self._ledger.settle(settlement))
+        self._record(mail, settlement, report.marks)
         return verdict.status
 
     def _end(self, mail: Mail, end: End) -> Status:
@@ -238,8 +230,17 @@ class Courier:
             relay=mail.relay,
             sensitive=mail.sensitive,
         )
-        mail_log.ended(settlement, ours=self._ledger.settle(settlement))
+        self._record(mail, settlement)
         return end.status
+
+    def _record(self, mail: Mail, settlement: Settlement, marks: Sequence[Mark] = ()) -> None:
+        """Put it on record, and tell: what became of the mail, or that it is in other hands."""
+        ours = self._ledger.settle(settlement)
+        mail_log.ended(settlement, ours=ours)
+        if ours:
+            signals.tell(settlement, mail, marks)
+        else:
+            signals.announce(signals.lease_lost, None, why=f"mail {mail.id} was not ours to settle any more")
 
     def _relay(self, endpoint: Endpoint) -> Relay:
         key = (threading.get_ident(), endpoint.name)

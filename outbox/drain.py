@@ -4,11 +4,13 @@ What publishes is the caller's: Celery in the workers, a plain call in `outbox d
 """
 
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from outbox import breaker, claims, fence
+from outbox import breaker, claims, fence, signals
 from outbox.claims import Claim, Release
 from outbox.database import reading
 from outbox.errors import NotRecorded
@@ -34,10 +36,25 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
     sending at a time (a few more when two drains count at once): the rest waits in the table, where it can be
     cancelled, rather than in a broker. If `publish` fails, the claim is released at once and the error raised.
     """
+    began = time.monotonic()
+    published: Counter[Priority] = Counter()
+
+    def counted(priority: Priority, ids: list[int], token: str) -> None:
+        publish(priority, ids, token)
+        published[priority] += len(ids)
+
+    try:
+        _drain(engine, settings, worker, counted)
+    finally:
+        signals.announce(signals.drained, None, rows=published, seconds=time.monotonic() - began)
+    return published.total()
+
+
+def _drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) -> None:
     with reading(engine) as connection:
         lanes = claims.due_lanes(connection)
         if not lanes:
-            return 0
+            return
         busy = claims.in_flight(connection)
         relays = breaker.standings(connection, settings.endpoints).values()
         unowned = fence.owner(connection) is None
@@ -48,15 +65,14 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
             why = fence.whose(connection, settings)
     if why:
         tell(log, logging.ERROR, "drain.held", "drain: %(why)s", why=why)
-        return 0
-    published = 0
+        return
     for relay in relays:
         if relay.wants_probe:
             # The lane with the most patience; but who serves it may be why nothing was heard of a probe before.
             lane = max(lanes) if relay.state is RelayState.OPEN else min(lanes)
-            published += _probe(engine, settings, worker, publish, relay.name, lane)
+            _probe(engine, settings, worker, publish, relay.name, lane)
     if not any(relay.available for relay in relays):
-        return published
+        return
     room = {lane: settings.outbox_in_flight - busy[lane] if lane in lanes else 0 for lane in Priority}
     while any(left > 0 for left in room.values()):
         quotas = {lane: max(0, min(left, settings.outbox_chunk)) for lane, left in room.items()}
@@ -64,9 +80,7 @@ def drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish) 
             claim = claims.claim(connection, quotas, worker, _claim_lease(settings))
         _publish(engine, claim, publish)
         for lane, ids in claim.ids.items():
-            published += len(ids)
             room[lane] = room[lane] - len(ids) if len(ids) == quotas[lane] else 0
-    return published
 
 
 def is_due(engine: sa.Engine) -> bool:
@@ -108,18 +122,17 @@ def _claim_lease(settings: Settings) -> float:
 
 def _probe(  # noqa: PLR0917
     engine: sa.Engine, settings: Settings, worker: str, publish: Publish, relay: str, lane: Priority
-) -> int:
+) -> None:
     """Have one mail of the lane try a relay. Of two drains at once, one does it."""
     quotas = {priority: int(priority is lane) for priority in Priority}
     with engine.begin() as connection, connection.begin_nested() as claiming:
         claim = claims.claim(connection, quotas, worker, _claim_lease(settings))
         if not claim.ids[lane] or not breaker.take_probe(connection, relay, claim.token, _claim_lease(settings)):
             claiming.rollback()
-            return 0
+            return
     sentence = "drain: mail %(mail_id)d tries the relay %(relay)s"
     tell(log, logging.INFO, "relay.probed", sentence, mail_id=claim.ids[lane][0], relay=relay)
     _publish(engine, claim, publish)
-    return 1
 
 
 def _publish(engine: sa.Engine, claim: Claim, publish: Publish) -> None:

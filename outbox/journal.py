@@ -18,9 +18,9 @@ from typing import Any, BinaryIO, Literal, cast
 
 import sqlalchemy as sa
 
-from outbox import mail_log
+from outbox import mail_log, signals
 from outbox.logs import tell
-from outbox.settlement import Attempt, Settlement, settle, settle_late
+from outbox.settlement import Attempt, Settlement, known_as_sent, settle, settle_late
 from outbox.states import DeadReason, Outcome, Stage, Status
 from outbox.writer import is_refused
 
@@ -106,15 +106,17 @@ class Journal:
             try:
                 # A transaction a line: they are few, one for each conversation that the outage met.
                 with engine.begin() as connection:
-                    ours = settle(connection, [settlement]) or settle_late(connection, [settlement])
+                    moved = settle(connection, [settlement]) or settle_late(connection, [settlement])
+                    ours = moved or known_as_sent(connection, [settlement])
             except sa.exc.DBAPIError as error:
                 if not is_refused(error):
                     raise
                 self._put_aside(line, error)
                 continue
             recorded += len(ours)
-            if ours:
+            if moved:
                 mail_log.ended(settlement)
+                signals.tell_of(engine, [settlement])
             if not ours:
                 tell(
                     log, logging.WARNING, "journal.late",

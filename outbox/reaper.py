@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from outbox import claims, retry, wiping
+from outbox import claims, retry, signals, wiping
 from outbox.chunk import standing
 from outbox.database import reading
 from outbox.journal import Journal
@@ -34,7 +34,10 @@ def reap(engine: sa.Engine, settings: Settings) -> int:
     if journal.exists:
         journal.replay(engine)
     _wipe_forgotten(engine)
-    return _return_unbegun(engine) + _settle_lapsed(engine, settings)
+    rows = _return_unbegun(engine) + _settle_lapsed(engine, settings)
+    if rows:
+        signals.announce(signals.reaped, None, rows=rows)
+    return rows
 
 
 def _wipe_forgotten(engine: sa.Engine) -> None:
@@ -62,7 +65,9 @@ def _settle_lapsed(engine: sa.Engine, settings: Settings) -> int:
         with engine.begin() as connection:
             rows = claims.find_lapsed_sendings(connection, REAP_BATCH, last)
             settlements = [_post_mortem(row, policy, settings) for row in rows]
-            settled += _settle_each(connection, settlements, {row.id: row.request_id for row in rows})
+            done = _settle_each(connection, settlements, {row.id: row.request_id for row in rows})
+        signals.tell_of(engine, done)
+        settled += len(done)
         if len(rows) < REAP_BATCH:
             return settled
         last = rows[-1].id  # rows that cannot be settled stay; those behind them have their turn all the same
@@ -70,10 +75,10 @@ def _settle_lapsed(engine: sa.Engine, settings: Settings) -> int:
 
 def _settle_each(
     connection: sa.Connection, settlements: Sequence[Settlement], asked_by: Mapping[int, str | None]
-) -> int:
-    """All together or, where the database refuses one of them, each by itself."""
+) -> Sequence[Settlement]:
+    """All together or, where the database refuses one of them, each by itself. Returns those that are on record."""
     if not settlements:
-        return 0
+        return []
     try:
         with connection.begin_nested():
             settle(connection, settlements)
@@ -81,20 +86,20 @@ def _settle_each(
         if not is_refused(error):
             raise
         if len(settlements) > 1:
-            return sum(_settle_each(connection, [settlement], asked_by) for settlement in settlements)
+            return [done for settlement in settlements for done in _settle_each(connection, [settlement], asked_by)]
         id_ = settlements[0].id
         tell(
             log, logging.ERROR, "reap.failed", "reap: mail %(mail_id)d cannot be settled, a person must look: %(why)s",
             mail_id=id_, why=str(error.orig), request_id=asked_by[id_],
         )  # fmt: skip
-        return 0
+        return []
     for settlement in settlements:
         tell(
             log, logging.WARNING, "mail.reaped", "reap: mail %(mail_id)d: %(why)s; now %(status)s",
             mail_id=settlement.id, why=settlement.last_error, status=settlement.status,
             request_id=asked_by[settlement.id],
         )  # fmt: skip
-    return len(settlements)
+    return settlements
 
 
 def _post_mortem(row: sa.Row[Any], policy: retry.Policy, settings: Settings) -> Settlement:

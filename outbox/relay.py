@@ -11,8 +11,8 @@ The `emails` library's backend keeps the connection; its habit of sending a mail
 
 import ssl
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from smtplib import SMTPException, SMTPNotSupportedError, SMTPResponseException
 from typing import TypeVar
@@ -25,6 +25,7 @@ from outbox.endpoints import Endpoint
 from outbox.errors import InvalidAddress, SettingsError
 from outbox.outcomes import CLOSING, Broken, Row
 from outbox.settings import Settings
+from outbox.stages import Mark, Staged
 from outbox.states import DeadReason, Outcome, Stage
 
 F = TypeVar("F")
@@ -50,7 +51,7 @@ _TROUBLE = (OSError, ValueError)
 class Report:
     """What one conversation came to. `reply` is the relay's words, or what broke the connection: one line, no NUL.
 
-    The last three are those of the table's row.
+    The three behind it are those of the table's row.
     """
 
     outcome: Outcome
@@ -60,6 +61,8 @@ class Report:
     dead_reason: DeadReason = DeadReason.REJECTED
     suppress: bool = False
     sender_refused: bool = False
+    marks: Sequence[Mark] = field(default=(), compare=False, repr=False)
+    """When each stage began; connecting, if it had to be. Where three commands went together, `mail` waited for all."""
 
     @property
     def of_a_domain(self) -> bool:
@@ -67,7 +70,7 @@ class Report:
         return self.outcome is Outcome.THROTTLED and self.stage is Stage.RCPT and self.code != CLOSING
 
 
-class Relay(SMTPBackend):
+class Relay(SMTPBackend, Staged):
     """A connection to the relay, opened when a mail needs it and kept between mails.
 
     It belongs to one thread. Two would mix up their recipients, and a lock would make one wait for the other.
@@ -81,10 +84,10 @@ class Relay(SMTPBackend):
         super().__init__(
             host=endpoint.host, port=endpoint.port, ssl=endpoint.tls, timeout=settings.smtp_connect_timeout
         )
+        Staged.__init__(self)
         self.endpoint = endpoint
         self.settings = settings
         self.tls_context = _tls_context(settings.smtp_ca_file)
-        self.stage = Stage.CONNECT
         self._mails = 0
         self._used_at = 0.0
         self._unfinished = False
@@ -97,9 +100,10 @@ class Relay(SMTPBackend):
         address that would break the envelope; one that is not ASCII takes a relay with SMTPUTF8. If the relay cannot be
         reached, `begin` is not called.
         """
-        for field, address in (("sender", sender), ("recipient", recipient)):
+        for which, address in (("sender", sender), ("recipient", recipient)):
             if not address.isprintable():
-                raise InvalidAddress(field, address, "the envelope takes a bare address in printable characters")
+                raise InvalidAddress(which, address, "the envelope takes a bare address in printable characters")
+        self.start_clock()
         try:
             reused = self._connect()
         except _TROUBLE as error:
@@ -107,6 +111,7 @@ class Relay(SMTPBackend):
         durable = begin()
         try:
             report = self._offer(Envelope.of(sender, recipient, message), reused=reused)
+            self.pause_clock()  # our database is no stage
             durable()
             return report or self._deliver(message, deadline)
         except BaseException:  # LeaseLost above all: whatever comes between, no dot may follow
@@ -138,6 +143,7 @@ class Relay(SMTPBackend):
         if self._client is not None:
             fresh = time.monotonic() - self._used_at < _IDLE_SECONDS and not self._unfinished
             if self._mails < _MAILS_PER_CONNECTION and (fresh or self._conversation().stands()):
+                self.start_clock()
                 return True
             self.close()
         self.get_client()
@@ -153,7 +159,7 @@ class Relay(SMTPBackend):
             if answer is None:
                 answer = self._conversation().offer(envelope)
         except SMTPNotSupportedError as error:  # nothing was said: the connection takes the next mail
-            report = _report(outcomes.of_break(self.stage, _broken(error)), self.stage, None, str(error))
+            report = self._of(outcomes.of_break(self.stage, _broken(error)), self.stage, None, str(error))
             # In all mail's sender it is the settings' fault, as it is where a relay refuses it by itself.
             return replace(report, sender_refused=not envelope.sender.isascii())
         except _TROUBLE as error:
@@ -193,14 +199,18 @@ class Relay(SMTPBackend):
         self._unfinished = answer.refused
         if answer.code == CLOSING or row.outcome is Outcome.RELAY_MISCONFIGURED:
             self._hang_up()
-        return _report(row, answer.stage, answer.code, text)
+        return self._of(row, answer.stage, answer.code, text)
 
     def _lost(self, error: Exception) -> Report:
         self._hang_up()
         if isinstance(error, SMTPResponseException):
             text = _text(error.smtp_error)
-            return _report(outcomes.of_reply(self.stage, error.smtp_code, text), self.stage, error.smtp_code, text)
-        return _report(outcomes.of_break(self.stage, _broken(error)), self.stage, None, str(error))
+            return self._of(outcomes.of_reply(self.stage, error.smtp_code, text), self.stage, error.smtp_code, text)
+        return self._of(outcomes.of_break(self.stage, _broken(error)), self.stage, None, str(error))
+
+    def _of(self, row: Row, stage: Stage, code: int | None, text: str) -> Report:
+        about = (row.dead_reason, row.suppress, row.sender_refused)
+        return Report(row.outcome, stage, code, _one_line(text), *about, self.pause_clock())
 
     def _hang_up(self) -> None:
         """Close without a word."""
@@ -211,10 +221,6 @@ class Relay(SMTPBackend):
     def _conversation(self) -> Conversation:
         assert self._client is not None  # between _connect and _hang_up
         return self._client
-
-
-def _report(row: Row, stage: Stage, code: int | None, text: str) -> Report:
-    return Report(row.outcome, stage, code, _one_line(text), row.dead_reason, row.suppress, row.sender_refused)
 
 
 def _broken(error: Exception) -> Broken:

@@ -5,7 +5,7 @@ As in `claims`, each names the row's token, runs in the caller's transaction and
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import sqlalchemy as sa
 
@@ -14,6 +14,9 @@ from outbox.claims import as_lines
 from outbox.database import Statement, Words
 from outbox.retry import Verdict
 from outbox.states import FINAL, DeadReason, Outcome, Stage, Status
+
+if TYPE_CHECKING:
+    from outbox.relay import Report
 
 
 class Attempt(NamedTuple):
@@ -28,6 +31,11 @@ class Attempt(NamedTuple):
     reply: str
     relay: str
     worker: str
+
+    @classmethod
+    def of(cls, id_: int, number: int, report: "Report", seconds: float, relay: str, worker: str) -> Self:  # noqa: PLR0917
+        """What a conversation with a relay came to."""
+        return cls(id_, number, seconds, report.outcome, report.stage, report.code, report.reply, relay, worker)
 
 
 class Settlement(NamedTuple):
@@ -203,13 +211,23 @@ def settle_late(connection: sa.Connection, settlements: Sequence[Settlement]) ->
 
     For lines that `settle` did not take. Where `claims` still is the attempt's number, nobody has claimed the row
     since, so nobody is sending it again; and the attempt, which the reaper called uncertain, gets the relay's words.
-    Returns the ids that stand as sent by these conversations, also if they did before.
+    Returns the ids that were moved; of those that stood as sent before, `known_as_sent` knows.
     """
-    attempts = {s.id: s.attempt for s in settlements if s.status is Status.SENT and s.attempt is not None}
+    attempts = _of_sent(settlements)
     if not attempts:
         return set()
     corrected = set(_SETTLE_LATE(connection, lines=as_lines(attempts.values())).scalars())
     if corrected:
         _CORRECT(connection, lines=as_lines(attempts[id_] for id_ in corrected))
         wiping.wipe(connection, corrected)
-    return set(_KNOWN_AS_SENT(connection, lines=as_lines(attempts.values())).scalars())
+    return corrected
+
+
+def known_as_sent(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
+    """The ids that stand as sent by these very conversations, whoever has put that on record."""
+    attempts = _of_sent(settlements)
+    return set(_KNOWN_AS_SENT(connection, lines=as_lines(attempts.values())).scalars()) if attempts else set()
+
+
+def _of_sent(settlements: Sequence[Settlement]) -> dict[int, Attempt]:
+    return {s.id: s.attempt for s in settlements if s.status is Status.SENT and s.attempt is not None}

@@ -13,7 +13,7 @@ from tenacity import Retrying, retry_if_exception, wait_exponential
 
 from outbox import claims
 from outbox.claims import Begin, Release
-from outbox.settlement import Settlement, settle, settle_late
+from outbox.settlement import Settlement, known_as_sent, settle, settle_late
 
 Line = Begin | Settlement | Release
 
@@ -70,7 +70,8 @@ class Writer:
         if settlements:
             ours |= settle(connection, settlements)
             if late := [line for line in settlements if line.id not in ours]:
-                ours |= settle_late(connection, late)  # this process was paused, or the database away, for a lease
+                # This process was paused, or the database away, for a lease.
+                ours |= settle_late(connection, late) | known_as_sent(connection, late)
         if releases:
             ours |= claims.release(connection, releases)
         for entry in entries:

@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-from celery.signals import beat_init, worker_shutdown, worker_shutting_down
+from celery.signals import beat_init, worker_init, worker_shutdown, worker_shutting_down
 from kombu.transport import TRANSPORT_ALIASES
 
 from app import create_app
@@ -57,6 +57,14 @@ DeadLetters(flask_app.extensions["engine"]).connect()
 TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "workers.broker:Transport"))
 with suppress(OSError):  # beat needs it, and says so; a worker in a read-only container does not
     BEAT_SCHEDULE.parent.mkdir(exist_ok=True)
+
+
+@worker_init.connect
+def _count(**_: Any) -> None:
+    """For `/metrics`. Of workers alone: beat and all of `flask`'s commands import this file, too."""
+    from workers import counting  # noqa: PLC0415
+
+    counting.start(_settings.metrics_dir)
 
 
 @beat_init.connect

@@ -15,8 +15,9 @@ from app import dead_tasks
 from app.dead_tasks import DeadTask
 from outbox.auditing import record
 from outbox.cli.surroundings import explain, who
-from outbox.cli.terminal import RemarkTable, cell, count, facts, json_option, put, put_json, safe, safe_lines
+from outbox.cli.terminal import RemarkTable, cell, count, facts, json_option, put, put_json
 from outbox.errors import NotPossible
+from outbox.printable import safe, safe_lines
 from outbox.times import clock, distance
 
 _id = click.IntRange(1, 2**63 - 1)  # what the column holds

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-from flask import Flask, Request, Response, abort, g, jsonify, make_response, redirect, request, url_for
+from flask import Flask, Request, Response, abort, current_app, g, jsonify, make_response, redirect, request, url_for
 from flask_login import LoginManager, current_user, login_required
 from flask_wtf import CSRFProtect
 from werkzeug.exceptions import ServiceUnavailable

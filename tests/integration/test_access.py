@@ -95,6 +95,7 @@ def _responsible(method: str, rule: str, expected: int, **form: Any) -> Route:
 TABLE = (
     _anybody("GET", "/"),
     _anybody("GET", "/healthz"),
+    _admins("GET", "/metrics"),
     _anybody("GET", "/static/<path:filename>"),
     _anybody("GET", "/unsubscribe/<token>"),
     _anybody("POST", "/unsubscribe/<token>"),

@@ -22,6 +22,7 @@ from outbox import (
     stats,
     superseding,
     suppressions,
+    trends,
     wiping,
 )
 from outbox.chunk import load
@@ -196,7 +197,7 @@ def _settle(connection: sa.Connection, check: Check, ids: list[int]) -> None:
     assert len(settlement.settle(connection, uncertain)) == 49
     check("pk_email_queue")
     late = [Settlement(id_, "own", Status.SENT, attempt=line._replace(id=id_)) for id_ in ids[26:50]]
-    assert settlement.settle_late(connection, late) == set(ids[26:50])
+    assert settlement.settle_late(connection, late) == settlement.known_as_sent(connection, late) == set(ids[26:50])
     check("pk_email_queue", "pk_email_attempts")
 
 
@@ -221,6 +222,9 @@ def _look(connection: sa.Connection, check: Check) -> None:
         (stats.in_flight, "ix_email_queue_leased"),
         (stats.failed, "ix_email_queue_failed"),
         (stats.finished, "ix_email_queue_final"),
+        (trends.delays, "ix_email_queue_final"),
+        (trends.shape, "ix_email_queue_due"),
+        (lambda connection: trends.course(connection, 60, 60), "ix_email_queue_final"),
     ):
         assert gauge(connection)
         check(index)

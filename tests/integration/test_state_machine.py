@@ -149,7 +149,12 @@ class Queue(RuleBasedStateMachine):
         assert isinstance(line, Settlement)
         assert line.attempt is not None
         number = line.attempt.number
-        ours = self._run(fate, lambda connection: settlement.settle_late(connection, [line]))
+        ours = self._run(
+            fate,
+            lambda connection: (
+                settlement.settle_late(connection, [line]) | settlement.known_as_sent(connection, [line])
+            ),
+        )
         given_up = row.status in {Status.PENDING, Status.UNCERTAIN} and row.lines.get(number) is Outcome.UNCERTAIN
         known = row.status is Status.SENT
         assert ours == ({row.id} if row.claims == number and (given_up or known) else set())
