@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from celery import __main__ as celery
 from dotenv import load_dotenv
 
 from app.settings import AppSettings
@@ -35,11 +36,15 @@ def beat_arguments() -> list[str]:
 
 
 def main(part: str) -> None:
-    """Become the process that was asked for, so that signals reach it and its pid is the one that was started."""
+    """Be the process that was asked for: signals reach it, and its pid is the one that was started.
+
+    In place of this one, by `exec`, it would import all of the application a second time.
+    """
     load_dotenv(".env")
     settings = AppSettings.load()
     arguments = {"worker": worker_arguments(settings), "beat": beat_arguments(), "flower": ["flower"]}[part]
-    os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "workers", *arguments])  # noqa: S606 - no shell
+    sys.argv = [celery.__file__, "-A", "workers", *arguments]  # where a worker that is told to restart itself looks
+    celery.main()
 
 
 if __name__ == "__main__":
