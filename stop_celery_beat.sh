@@ -18,7 +18,7 @@ is_beat() {
         return
     fi
     case $arguments in
-    *celery*beat*) ;;
+    *workers*beat*) ;;
     *) return 1 ;;
     esac
 }

@@ -24,7 +24,9 @@ ensure_venv() {
 run_part() {
     local python=.venv/bin/python
     [[ -x $python ]] || python=python3
-    if ! "$python" -c 'import celery, dotenv, flower' 2>/dev/null; then
+    # Looked for, since to import them takes as long as to start; they are imported soon enough.
+    if ! "$python" -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))' \
+        celery dotenv flower 2>/dev/null; then
         echo "$0: Celery and its companions are not installed: run ./start_services.sh once, which makes .venv with them." >&2
         return 1
     fi

@@ -13,7 +13,7 @@ from outbox.rates import Rates
 class RedisWindows(RedisStorage):
     """The library's, which counts with scripts that Redis keeps, and hands them in again when it has forgotten them."""
 
-    DEPENDENCIES = ["redis"]  # noqa: RUF012 - the library's. Its own would import the client of Valkey as well.
+    DEPENDENCIES = {"redis": None}  # noqa: RUF012 - as the library has it: there, Valkey's client is imported, too
 
     def __init__(self, url: str) -> None:
         self._client = connect(url)  # which gives up after a fraction of a second

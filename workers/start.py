@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from celery import __main__ as celery
 from dotenv import load_dotenv
 
 from app.settings import AppSettings
@@ -41,14 +42,18 @@ def _banner(settings: AppSettings) -> list[str]:
 
 
 def main(part: str) -> None:
-    """Become the process that was asked for, so that signals reach it and its pid is the one that was started."""
+    """Be the process that was asked for: signals reach it, and its pid is the one that was started.
+
+    In place of this one, by `exec`, it would import all of the application a second time.
+    """
     load_dotenv(".env")
     for name in [name for name, value in os.environ.items() if name.startswith("FLOWER_") and not value.strip()]:
         del os.environ[name]  # set to nothing is not set; Flower would take it for a number, or for true or false
     settings = AppSettings.load()
     arguments = {"worker": worker_arguments(settings), "beat": beat_arguments(settings), "flower": ["flower"]}[part]
-    command = [sys.executable, "-m", "celery", *_banner(settings), "-A", "workers", *arguments]
-    os.execv(sys.executable, command)  # noqa: S606 - no shell
+    # The first is where a worker that is told to restart itself looks.
+    sys.argv = [celery.__file__, *_banner(settings), "-A", "workers", *arguments]
+    celery.main()
 
 
 if __name__ == "__main__":

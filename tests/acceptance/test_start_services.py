@@ -142,7 +142,10 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, root / name)
+            shutil.copy2(ROOT / name, root / name)  # with its time, or its bytecode would not be taken for its own
+    for bytecode in ROOT.glob("[!.]*/**/__pycache__"):  # what seven processes at once would each compile
+        if (home := root / bytecode.relative_to(ROOT).parent).is_dir():
+            shutil.copytree(bytecode, home / bytecode.name)
     _lend_our_packages(root)
     _choose_ports(root)
     made = Copy(root)
