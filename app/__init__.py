@@ -18,6 +18,7 @@ from app.rates import create_rates
 from app.rooms import ROOMS
 from app.seed import command as seed_command
 from app.settings import AppSettings
+from app.watch import Watch
 from outbox.database import create_engine
 
 LARGEST_BODY = 1_000_000
@@ -28,8 +29,8 @@ def create_app(settings: AppSettings | None = None) -> Flask:
     """The application, from the environment unless `settings` are given. Nothing is connected to yet.
 
     `app.extensions` holds `settings`, `engine`, `sessions` (a sessionmaker whose commits wake a drain), `celery`,
-    `nudge`, `rates`, `throttle` (of logins) and `csrf` (Flask-WTF's: every form has its token; a view that must do
-    without is exempted there).
+    `nudge`, `rates`, `throttle` (of logins), `watch` and `csrf` (Flask-WTF's: every form has its token; a view that
+    must do without is exempted there).
     """
     settings = settings or AppSettings.load()
     app = Flask(__name__)
@@ -49,6 +50,7 @@ def create_app(settings: AppSettings | None = None) -> Flask:
         nudge=nudge,
         rates=create_rates(settings),
         throttle=Throttle(settings.redis_url),
+        watch=Watch(engine, settings, celery),
     )
     app.url_map.converters["int"] = Id
     admit(app)
