@@ -49,7 +49,7 @@ RETURNING name"""
 def _untold(sql: Words) -> str:
     return f"""
 SELECT key, sentence, began_at, ended_at IS NOT NULL AS over FROM email_troubles
- WHERE (told_at IS NULL AND ended_at IS NULL) OR ended_at < {sql.after(f"-{ENDS_AFTER}")}
+ WHERE (told_at IS NULL AND ended_at IS NULL) OR ended_at < {sql.after("-:quiet")}
  ORDER BY began_at, key LIMIT {_AT_ONCE}"""
 
 
@@ -72,7 +72,9 @@ def watch(
     if is_ours:
         with engine.begin() as connection:
             _note(connection, found)
-            lines = [_Line(row.key, row.sentence, row.began_at, row.over) for row in _UNTOLD(connection)]
+            lines = [
+                _Line(row.key, row.sentence, row.began_at, row.over) for row in _UNTOLD(connection, quiet=ENDS_AFTER)
+            ]
         if lines and webhook.post(_said(lines, settings)):
             with engine.begin() as connection:
                 _note_told(connection, lines)

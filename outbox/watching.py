@@ -1,6 +1,6 @@
 """What is wrong right now, in sentences for whoever runs it: with the mail, its relays, its workers and beat."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ def troubles(connection: sa.Connection, settings: Settings) -> list[Trouble]:
         *_late(connection, settings),
         *_failed(connection, settings),
         *(Trouble(f"relay {relay.name}", _relay(relay)) for relay in relays if relay.state is not RelayState.CLOSED),
-        *_silent(signs),
+        *_silent(signs, heartbeats.ends(connection)),
         *_of_hosts(signs),
         *_untaken(connection, settings, signs, relays),
     ]
@@ -82,13 +82,15 @@ def _relay(relay: Standing) -> str:
     return f"relay {relay}"
 
 
-def _silent(signs: Sequence[Sign]) -> Iterator[Trouble]:
+def _silent(signs: Sequence[Sign], ends: Mapping[str, float]) -> Iterator[Trouble]:
     beats = [sign for sign in signs if sign.kind == BEAT]
-    if all(sign.silent for sign in beats):
-        yield Trouble(BEAT, f"beat {_last_word(beats)}: nothing starts the drain, the reaper and the reports; start it")
+    if _nobody(beats, ends.get(BEAT)):
+        last = _last_word(beats, ends.get(BEAT))
+        yield Trouble(BEAT, f"beat {last}: nothing starts the drain, the reaper and the reports; start it")
     workers = [sign for sign in signs if sign.kind == WORKER]
-    if all(sign.silent for sign in workers):
-        yield Trouble("workers", f"no worker lives, the last {_last_word(workers)}: nothing is sent; start one")
+    if _nobody(workers, ends.get(WORKER)):
+        last = _last_word(workers, ends.get(WORKER))
+        yield Trouble("workers", f"no worker lives, the last one {last}: nothing is sent; start one")
         return
     for sign in workers:
         if sign.silent and sign.seconds_ago < MOURNED_SECONDS:
@@ -96,10 +98,16 @@ def _silent(signs: Sequence[Sign]) -> Iterator[Trouble]:
             yield Trouble(f"worker {sign.name}", said)
 
 
-def _last_word(signs: Sequence[Sign]) -> str:
-    if not signs:
-        return "was not heard of for a day"
-    return f"has said nothing for {duration(min(sign.seconds_ago for sign in signs))}"
+def _nobody(signs: Sequence[Sign], ended: float | None) -> bool:
+    """Whether none lives. The time that a silence takes is also there for one that is stopped, and comes back."""
+    return all(sign.silent for sign in signs) and (ended is None or ended > heartbeats.SILENT_AFTER)
+
+
+def _last_word(signs: Sequence[Sign], ended: float | None = None) -> str:
+    heard = min((sign.seconds_ago for sign in signs), default=None)
+    if ended is not None and (heard is None or ended < heard):
+        return f"was stopped {duration(ended)} ago"
+    return "was not heard of for a day" if heard is None else f"has said nothing for {duration(heard)}"
 
 
 def _of_hosts(signs: Sequence[Sign]) -> Iterator[Trouble]:

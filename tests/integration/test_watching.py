@@ -96,7 +96,8 @@ def test_what_is_wrong_is_found(world: World) -> None:
         f"relay {name}": f"relay {name} is misconfigured (auth: 535 no): mend the settings or the relay, then "
         f"`outbox resume {name}`",
         "beat": "beat has said nothing for 6 min: nothing starts the drain, the reaper and the reports; start it",
-        "worker host:2": "worker host:2 has said nothing for 6 min: it died or hangs; what it held comes back by itself",
+        "worker host:2": "worker host:2 has said nothing for 6 min: it died or hangs; what it held comes back by "
+        "itself",
         "journal host": "the journal on host holds what the database was not told: the next reap there brings it; if "
         "this lasts, see that worker's log",
         "disk host": "a disk of host is nearly full, /srv: 0.1 of 40.0 GB free: make room",
@@ -107,13 +108,27 @@ def test_a_worker_that_died_is_a_trouble_for_an_hour_and_none_at_all_for_longer(
     living(sqlite_world.engine)
     heard_of(sqlite_world.engine, "host:1", SILENT_AFTER + 5)
     assert found(sqlite_world) == {
-        "workers": "no worker lives, the last has said nothing for 1 min: nothing is sent; start one"
+        "workers": "no worker lives, the last one has said nothing for 1 min: nothing is sent; start one"
     }
     with sqlite_world.engine.begin() as connection:
         heartbeats.give(connection, WORKER, "host:2")
     assert found(sqlite_world).keys() == {"worker host:1"}
     heard_of(sqlite_world.engine, "host:1", 3700)
     assert found(sqlite_world) == {}
+
+
+def test_who_is_stopped_has_time_to_come_back(sqlite_world: World) -> None:
+    living(sqlite_world.engine)
+    with sqlite_world.engine.begin() as connection:
+        for name in ("host:1", "beat@host"):
+            heartbeats.take_back(connection, name)
+    assert found(sqlite_world) == {}
+    for name in ("host:1", "beat@host"):
+        heard_of(sqlite_world.engine, name, 200)
+    assert found(sqlite_world) == {
+        "beat": "beat was stopped 3 min ago: nothing starts the drain, the reaper and the reports; start it",
+        "workers": "no worker lives, the last one was stopped 3 min ago: nothing is sent; start one",
+    }
 
 
 def test_a_drain_that_does_not_take_what_it_could_is_found(world: World) -> None:
@@ -226,7 +241,7 @@ def test_nobody_hears_what_the_address_of_the_webhook_is(sqlite_world: World, ca
     assert len(world.run(WATCH)) == 2
     assert "127.0.0.1 does not take them: Connection refused; it is tried again" in caplog.text
     assert "secret" not in caplog.text
-    assert "secret" not in repr(world.settings)
+    assert "T0" not in repr(world.settings)
     with pytest.raises(SettingsError) as refused:
         Settings.load(outbox_alert_webhook="hooks.example/secret")
     assert "OUTBOX_ALERT_WEBHOOK=(hidden): give the whole address" in str(refused.value)
