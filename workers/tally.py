@@ -26,8 +26,8 @@ _MOST_NAMES = 200
 class Tally:
     """The counts of one process."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.time, timer: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._timer = clock, timer
         self._lock = threading.Lock()
         self._began: dict[str, float] = {}
         self._tasks: dict[str, dict[str, Any]] = {}
@@ -40,12 +40,13 @@ class Tally:
     def began(self, task_id: str, **_: Any) -> None:
         """A task runs."""
         with self._lock:
-            self._began[task_id] = time.monotonic()
+            self._began[task_id] = self._timer()
 
     def ended(self, task_id: str, task: Any, state: str, **_: Any) -> None:
         """And has run."""
         with self._lock:
-            seconds = time.monotonic() - self._began.pop(task_id, time.monotonic())
+            now = self._timer()
+            seconds = now - self._began.pop(task_id, now)
             if state not in _STATES or (task.name not in self._tasks and len(self._tasks) >= _MOST_NAMES):
                 return
             line = self._tasks.setdefault(task.name, dict.fromkeys(_STATES.values(), 0) | {"took": {}})

@@ -13,8 +13,8 @@ import click
 import sqlalchemy as sa
 
 from outbox.cli.adopting import adopt
-from outbox.cli.doctor import doctor
 from outbox.cli.draining import drain
+from outbox.cli.examining import doctor
 from outbox.cli.gauges import stats
 from outbox.cli.listing import list_
 from outbox.cli.moving import cancel, requeue, resolve

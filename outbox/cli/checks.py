@@ -4,13 +4,13 @@ A check is a group of findings that are found one after the other; the groups ru
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 import sqlalchemy as sa
 from limits.errors import ConfigurationError
@@ -35,6 +35,8 @@ REDIS_SECONDS = 3
 
 MOST_SKEW = 5.0
 """Seconds by which two clocks that are kept by NTP never differ."""
+
+_LOGIN = re.compile(r"//.*@")
 
 
 class Is(StrEnum):
@@ -247,6 +249,4 @@ def redis() -> Iterator[Finding]:
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    user, at, place = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{place}" if at else place, query=""))
+    return _LOGIN.sub("//***@", url).partition("?")[0]

@@ -113,15 +113,15 @@ def _advice(connection: sa.Connection, settings: Settings, row: sa.Row[Any]) -> 
     if row.status == Status.CLAIMED:
         queue = f"email.{Priority.HIGH.label}"
         if not any(queue in sign.detail.get("queues", ()) for sign in signs if sign.kind == WORKER):
-            return f". No worker that lives takes from the queue {queue}: start one that does"
-        return ". Its task has not been taken: are the workers busy (`outbox stats`), or did Redis lose it?"
+            return f" No worker that lives takes from the queue {queue}: start one that does"
+        return " Its task has not been taken: are the workers busy (`outbox stats`), or did Redis lose it?"
     if row.status != Status.PENDING or row.attempts:
         return ""
     if WORKER not in kinds:
-        return ". No worker lives: start one (./start_celery_worker.sh), or send it yourself (`outbox drain`)"
+        return " No worker lives: start one (./start_celery_worker.sh), or send it yourself (`outbox drain`)"
     if BEAT not in kinds:
-        return ". Beat is silent, and nobody else wakes a drain for a mail from the command line: start it"
+        return " Beat is silent, and nobody else wakes a drain for a mail from the command line: start it"
     return (
-        f". Workers and beat live; if this is more than OUTBOX_DRAIN_SECONDS={settings.outbox_drain_seconds:g}, then "
+        f" Workers and beat live; if this is more than OUTBOX_DRAIN_SECONDS={settings.outbox_drain_seconds:g}, then "
         "`outbox.drain` does not get from beat to a worker: look at Redis, and at who takes from the queue `celery`"
     )

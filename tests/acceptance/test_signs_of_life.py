@@ -80,11 +80,11 @@ def test_who_is_missed_is_told_of(
         assert file.stat().st_mtime == before
         worker.send(signal.SIGCONT)
         wait_until(lambda: sum("no worker lives" in text for text in told()) == 2, what="the worker is back")
+        assert [text.partition(" ")[0] for text in told()] == ["Trouble", "Over"] * 2
         assert worker.stop() == 0
         assert (signs(system, WORKER), file.exists()) == ([], False)
         beat.stop()
         assert signs(system, BEAT) == []
-        assert [text.partition(" ")[0] for text in told()] == ["Trouble", "Over"] * (len(told()) // 2)
 
 
 def _one_mail_is_followed(system: System, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,9 @@ def _responsible(method: str, rule: str, expected: int, **form: Any) -> Route:
 TABLE = (
     _anybody("GET", "/"),
     _anybody("GET", "/healthz"),
+    _anybody("GET", "/readyz"),
+    _admins("GET", "/health/detailed", 503),  # neither worker nor beat
+    _admins("GET", "/health/tasks"),
     _anybody("GET", "/static/<path:filename>"),
     _anybody("GET", "/unsubscribe/<token>"),
     _anybody("POST", "/unsubscribe/<token>"),

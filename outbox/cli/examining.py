@@ -169,7 +169,7 @@ def _verdict(journey: Journey) -> list[RenderableType]:
     if journey.arrived:
         return [Text(safe(f"Sent: {journey.said}"), style="green")]
     still = f"It stays in the queue: `outbox cancel {journey.id}` calls it back."
-    return [Text(safe(f"Stuck: {journey.said}."), style="bold red"), Text(still if journey.waits else "")]
+    return [Text(safe(f"Stuck: {journey.said}"), style="bold red"), Text(still if journey.waits else "")]
 
 
 def _as_json(findings: Sequence[Finding], journey: Journey | None) -> dict[str, Any]:
