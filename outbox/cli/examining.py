@@ -74,12 +74,12 @@ def doctor(ctx: click.Context, *, address: str | None, deadline: float | None, a
     """
     if deadline is not None and address is None:
         raise click.UsageError("--deadline is for --send-test: give both")
+    settings: Settings | None = None
     try:
         settings = Settings.load()
-    except SettingsError as error:
-        settings, findings = None, [wrong("settings", str(error), "correct the environment, or the file .env")]
-    else:
         findings = [fine("settings", "make sense"), *_examine(settings, quiet=as_json)]
+    except SettingsError as error:
+        findings = [wrong("settings", str(error), "correct the environment, or the file .env")]
     if not as_json:
         put(_report(findings))
     journey = _send(settings, findings, address, deadline, quiet=as_json) if settings and address else None
@@ -93,18 +93,12 @@ def doctor(ctx: click.Context, *, address: str | None, deadline: float | None, a
 
 
 def _examine(settings: Settings, *, quiet: bool) -> list[Finding]:
-    relays = (
-        (f"relay {endpoint.name}", partial(relay_checks.relay, endpoint, settings)) for endpoint in settings.endpoints
-    )
     examinations = [
-        _Examination(name, check)
-        for name, check in (
-            ("database", partial(checks.database, settings)),
-            ("this machine", partial(checks.host, settings)),
-            ("Redis", checks.redis),
-            *relays,
-            ("DNS", partial(dns_checks.records, settings)),
-        )
+        _Examination("database", partial(checks.database, settings)),
+        _Examination("this machine", partial(checks.host, settings)),
+        _Examination("Redis", checks.redis),
+        *(_Examination(f"relay {e.name}", partial(relay_checks.relay, e, settings)) for e in settings.endpoints),
+        _Examination("DNS", partial(dns_checks.records, settings)),
     ]
     deadline = time.monotonic() + PATIENCE
     for examination in examinations:

@@ -96,7 +96,8 @@ def _look(engine: sa.Engine, id_: int) -> tuple[sa.Row[Any], list[sa.Row[Any]]]:
     row = sa.select(QueuedEmail.status, QueuedEmail.claimed_by, QueuedEmail.attempts).where(QueuedEmail.id == id_)
     tries = sa.select(EmailAttempt.__table__).where(EmailAttempt.email_id == id_).order_by(EmailAttempt.number)
     with reading(engine) as connection:
-        return connection.execute(row).one(), list(connection.execute(tries))
+        found: sa.Row[Any] = connection.execute(row).one()
+        return found, list(connection.execute(tries))
 
 
 def _told(attempt: sa.Row[Any]) -> str:

@@ -19,7 +19,7 @@ from outbox.cli import checks, dns_checks, examining, following, main, relay_che
 from outbox.cli.checks import Finding, Is
 from outbox.cli.dns_checks import Unreachable
 from outbox.heartbeats import BEAT, WORKER
-from outbox.models import EmailEnvironment, QueuedEmail
+from outbox.models import EmailEnvironment, EmailHeartbeat, QueuedEmail
 from outbox.settings import Settings
 from outbox.states import Outcome, Status
 from tests import rows
@@ -99,7 +99,7 @@ def test_what_is_wrong_is_said_with_what_to_do(examine: Doctor, engine: sa.Engin
         breaker.pause(connection, relay, "moving house", "ada")
         connection.execute(sa.insert(EmailEnvironment).values(id=1, name="production"))
         heartbeats.give(connection, WORKER, "host:1")
-        connection.execute(sa.update(heartbeats.EmailHeartbeat).values(at=rows.from_now(-600)))
+        connection.execute(sa.update(EmailHeartbeat).values(at=rows.from_now(-600)))
     smtp.script = on("MAIL", Reply(550, "5.7.1 not from here"))
     result = examine(OUTBOX_JOURNAL="journal", REDIS_URL="redis://ada:secret@127.0.0.1:1/0")
     assert result.exit_code == 1
