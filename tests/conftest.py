@@ -39,6 +39,7 @@ _SETTINGS = (
     "FILES_DIR",
     "FLASK_",
     "FLOWER_",
+    "HEARTBEAT_FILE",
     "MAIL_",
     "OUTBOX_",
     "PG",

@@ -21,7 +21,7 @@ from outbox import alerting, heartbeats
 from workers import pulse
 from celery.__main__ import main
 heartbeats.EVERY_SECONDS, heartbeats.SILENT_AFTER = 0.25, 3.0
-pulse.WATCH_LATE_SECONDS, alerting.ENDS_AFTER = 0.5, 0.5
+pulse.WATCH_LATE_SECONDS, alerting.ENDS_AFTER = 2.0, 0.5
 main()
 """
 """Celery, with half minutes of a quarter of a second."""
