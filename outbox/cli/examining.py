@@ -16,7 +16,7 @@ from rich.text import Text
 from outbox.cli import checks, dns_checks, relay_checks
 from outbox.cli.checks import Check, Finding, Is, fine, wrong
 from outbox.cli.following import GRACE_SECONDS, Journey, follow, send
-from outbox.cli.terminal import json_option, put, put_json, safe, table
+from outbox.cli.terminal import count, json_option, put, put_json, safe, table
 from outbox.errors import SettingsError
 from outbox.settings import Settings
 
@@ -81,7 +81,7 @@ def doctor(ctx: click.Context, *, address: str | None, deadline: float | None, a
     except SettingsError as error:
         findings = [wrong("settings", str(error), "correct the environment, or the file .env")]
     if not as_json:
-        put(_report(findings))
+        put(_report(findings), "", _summary(findings))
     journey = _send(settings, findings, address, deadline, quiet=as_json) if settings and address else None
     if as_json:
         put_json(_as_json(findings, journey))
@@ -130,9 +130,16 @@ def _report(findings: Sequence[Finding]) -> Table:
         mark, style = _MARKS[finding.state]
         said = Text(safe(finding.said), style="dim" if finding.state is Is.UNKNOWN else "", overflow="fold")
         if finding.remedy:
-            said.append(safe(f"; {finding.remedy}"), style="yellow")
+            said.append(safe(f" \N{RIGHTWARDS ARROW} {finding.remedy}"), style="yellow")
         made.add_row(Text(mark, style=style), Text(safe(finding.name), overflow="fold"), said)
     return made
+
+
+def _summary(findings: Sequence[Finding]) -> Text:
+    number = sum(finding.state is Is.WRONG for finding in findings)
+    if not number:
+        return Text("Nothing is wrong.", style="green")
+    return Text(f"{count(number, 'thing')} to mend, see WRONG.", style="bold red")
 
 
 def _send(
@@ -151,9 +158,8 @@ def _send(
     try:
         id_ = send(engine, settings, address)
         if not quiet:
-            click.echo(
-                f"\nOne mail to {safe(address)}, followed for {seconds:g} s; the next drain may be a while away."
-            )
+            drain = f"a drain comes by every {settings.outbox_drain_seconds:g} s"
+            put("", Text(safe(f"A mail to {address}, followed for at most {seconds:g} s; {drain}.")))
         return follow(engine, settings, id_, seconds, tell)
     finally:
         engine.dispose()

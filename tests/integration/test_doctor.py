@@ -71,7 +71,7 @@ def lines(result: Result) -> dict[str, str]:
         mark, _, rest = line.partition("  ")
         if mark in {"fine", "WRONG", "-"}:
             name, _, said = rest.strip().partition("  ")
-            found[name] = f"{mark} {said.strip()}"
+            found[name] = f"{mark} {said.strip()}".replace(" \N{RIGHTWARDS ARROW} ", "; ")
     return found
 
 
@@ -86,6 +86,7 @@ def test_all_is_well(examine: Doctor, engine: sa.Engine) -> None:
     assert found["Redis"].endswith(" answers")
     assert found["DNS"] == "- example.com is reserved for examples and tests: it has no records"
     assert "WRONG" not in result.output
+    assert "Nothing is wrong." in result.output
     told = json.loads(examine("--json").output)
     assert (told["fine"], told["test_mail"]) == (True, None)
     assert [finding["name"] for finding in told["findings"]] == list(found)
@@ -112,6 +113,7 @@ def test_what_is_wrong_is_said_with_what_to_do(examine: Doctor, engine: sa.Engin
     assert "holds what the database was not told" in found["journal"]
     assert found["Redis"].startswith("WRONG redis://***@127.0.0.1:1/0 does not answer; start it")
     assert found[f"relay {relay}"].startswith("WRONG mail: 550 5.7.1 not from here; have the relay allow the sender")
+    assert "8 things to mend, see WRONG." in result.output
     assert "secret" not in result.output
 
 
@@ -143,7 +145,7 @@ def test_a_database_without_our_tables(examine: Doctor, sqlite_url: str) -> None
     assert found["migrations"] == "WRONG lacks 0005; run `python -m alembic upgrade heads`"
     assert "worker" not in found
     result = examine("--send-test", "ada@example.com")
-    assert (result.exit_code, "One mail" in result.output) == (1, False)
+    assert (result.exit_code, "A mail to" in result.output) == (1, False)
 
 
 def test_a_relay_with_tls_and_a_login(examine: Doctor, authority: trustme.CA, trusted: str) -> None:
