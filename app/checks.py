@@ -85,7 +85,7 @@ def _ask(engine: sa.Engine, settings: AppSettings, checks: dict[str, _Check]) ->
 
 def _away(error: Exception) -> str:
     cause = getattr(error, "orig", None) or error  # without the statement
-    return f"does not answer: {str(cause).strip().partition(chr(10))[0]}"
+    return f"does not answer: {str(cause).strip().partition(chr(10))[0].removesuffix('.')}"
 
 
 def _database(connection: sa.Connection) -> Finding:

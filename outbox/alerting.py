@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 ENDS_AFTER = 120.0
 """Seconds for which a trouble must not be found before it is over: one that comes and goes is told of once."""
 
+GAP = 180.0
+"""Seconds without any watch after which everything was down, or the database away: then whoever lives has until the
+next watch to say so, and nobody is missed before."""
+
 _AT_ONCE = 50
 """Troubles that one request tells of, which is far more than anybody reads; the rest goes with the next watch."""
 
@@ -46,6 +50,10 @@ ON CONFLICT (name) DO UPDATE SET moved_at = excluded.moved_at WHERE email_cursor
 RETURNING name"""
 
 
+def _since_the_last(sql: Words) -> str:
+    return f"SELECT {sql.seconds_since('moved_at')} FROM email_cursors WHERE name = 'watch'"
+
+
 def _untold(sql: Words) -> str:
     return f"""
 SELECT key, sentence, began_at, ended_at IS NOT NULL AS over FROM email_troubles
@@ -54,6 +62,7 @@ SELECT key, sentence, began_at, ended_at IS NOT NULL AS over FROM email_troubles
 
 
 _TAKE_TURN = Statement(_take_turn)
+_SINCE_THE_LAST = Statement(_since_the_last)
 _UNTOLD = Statement(_untold, began_at=UtcDateTime(), over=sa.Boolean())
 
 
@@ -66,9 +75,11 @@ def watch(
     watch only looks. Raises what the database raises.
     """
     with engine.begin() as connection:
+        since = _SINCE_THE_LAST(connection).scalar()
         is_ours = _TAKE_TURN(connection, seconds=unless_within).first() is not None
     with reading(engine) as connection:
-        found = [*watching.troubles(connection, settings), *also]
+        missed = since is not None and since < GAP
+        found = [*watching.troubles(connection, settings, missed=missed), *also]
     if is_ours:
         with engine.begin() as connection:
             _note(connection, found)

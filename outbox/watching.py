@@ -32,15 +32,15 @@ class Trouble(NamedTuple):
     sentence: str
 
 
-def troubles(connection: sa.Connection, settings: Settings) -> list[Trouble]:
-    """All that is wrong, as the database knows it."""
+def troubles(connection: sa.Connection, settings: Settings, *, missed: bool = True) -> list[Trouble]:
+    """All that is wrong, as the database knows it; but for who is `missed`, if it is too early to say."""
     signs = heartbeats.signs(connection)
     relays = list(breaker.standings(connection, settings.endpoints).values())
     return [
         *_late(connection, settings),
         *_failed(connection, settings),
         *(Trouble(f"relay {relay.name}", _relay(relay)) for relay in relays if relay.state is not RelayState.CLOSED),
-        *_silent(signs, heartbeats.ends(connection)),
+        *(_silent(signs, heartbeats.ends(connection)) if missed else ()),
         *_of_hosts(signs),
         *_untaken(connection, settings, signs, relays),
     ]

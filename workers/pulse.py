@@ -41,6 +41,10 @@ _FIRST_SIGN_SECONDS = 2.0
 """For which the start of the process waits for its first sign, so that nobody watches in between and misses it."""
 
 
+_LAST_SECONDS = 5.0
+"""For which the end of the process waits for a sign that is being given. A database that hangs has cost enough then."""
+
+
 class Process(NamedTuple):
     """Who lives, and how it can be seen from within."""
 
@@ -84,6 +88,8 @@ class Pulse:
     def stop(self) -> None:
         """The process ends as it was asked to: nobody need look for it."""
         self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(_LAST_SECONDS)  # or it might give one more sign, after the last
         if self._file is not None:
             self._file.unlink(missing_ok=True)
         try:

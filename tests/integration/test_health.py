@@ -15,6 +15,7 @@ from app.queues import HEALTH_CHECK, WATCH
 from outbox import breaker, disks, heartbeats, schema
 from outbox.database import reading
 from outbox.disks import Disk
+from outbox.models import EmailCursor
 from tests import rows
 from tests.application import World
 from tests.smtp_server import SmtpServer
@@ -89,6 +90,8 @@ def test_what_is_not_well_is_named(  # noqa: PLR0917
     monkeypatch.setattr(disks, "look", lambda _: [Disk(Path("/srv"), 10**8, 4 * 10**10)])
     memory = psutil.virtual_memory()._replace(available=1000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with world.engine.begin() as connection:
+        connection.execute(sa.insert(EmailCursor).values(name="watch", position={}, moved_at=rows.from_now(-60)))
     world.run(WATCH)
     status, found = ask(world)
     said = {name: check["said"] for name, check in found["checks"].items()}

@@ -13,7 +13,7 @@ from outbox import breaker, heartbeats
 from outbox.breaker import Rest
 from outbox.errors import SettingsError
 from outbox.heartbeats import BEAT, SILENT_AFTER, WORKER
-from outbox.models import EmailEnvironment, EmailHeartbeat, EmailRelay, EmailTrouble
+from outbox.models import EmailCursor, EmailEnvironment, EmailHeartbeat, EmailRelay, EmailTrouble
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, RelayState, Status
 from outbox.watching import troubles
@@ -41,6 +41,13 @@ def living(engine: sa.Engine, **detail: Any) -> None:
     with engine.begin() as connection:
         heartbeats.give(connection, WORKER, "host:1", up_seconds=1000, **detail)
         heartbeats.give(connection, BEAT, "beat@host", up_seconds=1000)
+    watched_before(engine, 60)
+
+
+def watched_before(engine: sa.Engine, seconds: float) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.delete(EmailCursor))
+        connection.execute(sa.insert(EmailCursor).values(name="watch", position={}, moved_at=rows.from_now(-seconds)))
 
 
 def heard_of(engine: sa.Engine, name: str, seconds_ago: float) -> None:
@@ -58,8 +65,8 @@ def later(engine: sa.Engine) -> None:
     """Another minute, and more than it takes for a trouble to be over."""
     with engine.begin() as connection:
         then = {"then": "2026-01-01 00:00:00.000000"}
-        connection.execute(sa.text("UPDATE email_cursors SET moved_at = :then"), then)
         connection.execute(sa.text("UPDATE email_troubles SET ended_at = :then WHERE ended_at IS NOT NULL"), then)
+    watched_before(engine, 60)
 
 
 def test_all_is_well(world: World) -> None:
@@ -238,6 +245,10 @@ def test_nobody_hears_what_the_address_of_the_webhook_is(sqlite_world: World, ca
     url = "http://127.0.0.1:1/services/T0/secret"
     world = World(sqlite_world.relay, database_url=sqlite_world.settings.database_url, outbox_alert_webhook=url,
                   redis_url=sqlite_world.settings.redis_url)  # fmt: skip
+    assert world.run(WATCH) == [], "where nobody has watched, nobody is missed yet"
+    watched_before(world.engine, 200)
+    assert world.run(WATCH) == [], "or for too long"
+    watched_before(world.engine, 60)
     assert len(world.run(WATCH)) == 2
     assert "127.0.0.1 does not take them: Connection refused; it is tried again" in caplog.text
     assert "secret" not in caplog.text
