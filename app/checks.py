@@ -14,6 +14,7 @@ from outbox.database import reading
 from outbox.heartbeats import BEAT, WORKER, Sign
 from outbox.journal import Journal
 from outbox.models import EmailTrouble
+from outbox.states import RelayState
 from outbox.times import duration
 from outbox.watching import late_after, oldest_due
 
@@ -145,7 +146,8 @@ def _relays(connection: sa.Connection, settings: AppSettings) -> Finding:
             for r in relays
         ]
     }
-    takes_mail = any(relay.available for relay in relays)
+    # One that rests wants less of us for a while, and gets it.
+    takes_mail = any(relay.state is RelayState.CLOSED for relay in relays)
     return Finding(takes_mail, "; ".join(map(str, relays)), data)
 
 
