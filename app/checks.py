@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psutil
+import redis
 import sqlalchemy as sa
 from celery import Celery
 from kombu.exceptions import KombuError
@@ -63,7 +64,7 @@ def broker(celery: Celery) -> Finding:
         with celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=BROKER_SECONDS)
             connection.channel().close()  # asks it something
-    except (KombuError, OSError) as error:
+    except (redis.RedisError, KombuError, OSError) as error:
         return Finding(healthy=False, said=_away(error))
     return Finding(healthy=True, said="answers")
 

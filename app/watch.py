@@ -9,6 +9,7 @@ from celery import Celery
 from app import checks
 from app.settings import AppSettings
 from outbox import alerting
+from outbox.database import reading
 from outbox.watching import Trouble
 from outbox.webhooks import Webhook
 
@@ -29,6 +30,13 @@ class Watch:
         broker = checks.broker(self._celery)
         also = [] if broker.healthy else [Trouble("broker", _WITHOUT_BROKER.format(broker.said))]
         return alerting.watch(self._engine, self._settings, self._webhook, also, unless_within=unless_within)
+
+    def relieve(self, late: float) -> None:
+        """Watch, if nobody has for so many seconds."""
+        with reading(self._engine) as connection:
+            since = alerting.since_the_last(connection)
+        if since is None or since >= late:
+            self(unless_within=late)
 
     def alert(self, sentence: str, **more: Any) -> bool:
         """Tell of what cannot be written down, the database being away. False if it was not taken."""

@@ -75,7 +75,7 @@ def watch(
     watch only looks. Raises what the database raises.
     """
     with engine.begin() as connection:
-        since = _SINCE_THE_LAST(connection).scalar()
+        since = since_the_last(connection)
         is_ours = _TAKE_TURN(connection, seconds=unless_within).first() is not None
     with reading(engine) as connection:
         missed = since is not None and since < GAP
@@ -90,6 +90,11 @@ def watch(
             with engine.begin() as connection:
                 _note_told(connection, lines)
     return found
+
+
+def since_the_last(connection: sa.Connection) -> float | None:
+    """Seconds since anybody watched; None before the first time."""
+    return _SINCE_THE_LAST(connection).scalar()
 
 
 def _note(connection: sa.Connection, found: Sequence[Trouble]) -> None:

@@ -41,11 +41,11 @@ def look(paths: Iterable[Path]) -> list[Disk]:
     """The file systems of these files and folders, each once. What is not there yet is on the disk of its parent."""
     found: dict[int, Disk] = {}
     for path in paths:
-        place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-        place = place if place.is_dir() else place.parent
         try:
+            place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+            place = place if place.is_dir() else place.parent
             usage = shutil.disk_usage(place)
             found.setdefault(place.stat().st_dev, Disk(place, usage.free, usage.total))
-        except OSError:  # it went away just now, or is nobody's to look at
+        except OSError:  # it went away just now, or is not ours to look at
             continue
     return list(found.values())

@@ -67,7 +67,9 @@ def of_beat(flask_app: Flask, turned_ago: Callable[[], float]) -> Pulse:
 
 def _pulse(flask_app: Flask, process: Process) -> Pulse:
     parts = flask_app.extensions
-    return Pulse(parts["engine"], process, parts["settings"].heartbeat_file, parts["watch"], parts["watch"].alert)
+    return Pulse(
+        parts["engine"], process, parts["settings"].heartbeat_file, parts["watch"].relieve, parts["watch"].alert
+    )
 
 
 def _of_this_host(flask_app: Flask) -> dict[str, Any]:

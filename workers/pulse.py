@@ -57,14 +57,14 @@ class Process(NamedTuple):
 
 
 class Pulse:
-    """The thread. `watch(unless_within=...)` looks for trouble; `alert(sentence)` tells of it without a database."""
+    """The thread. `watch(late)` looks for trouble if nobody has; `alert(sentence)` tells of it without a database."""
 
     def __init__(
         self,
         engine: sa.Engine,
         process: Process,
         file: Path | None,
-        watch: Callable[..., object],
+        watch: Callable[[float], object],
         alert: Callable[[str], bool],
     ) -> None:
         self._engine = engine
@@ -107,7 +107,7 @@ class Pulse:
             self._give()
             # A system that is being started is not looked at before all of it can be there.
             if time.monotonic() - self._began > heartbeats.SILENT_AFTER:
-                self._watch(unless_within=WATCH_LATE_SECONDS)
+                self._watch(WATCH_LATE_SECONDS)
         except sa.exc.SQLAlchemyError as error:
             self._fail(_cause(error))
         else:

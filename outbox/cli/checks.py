@@ -1,4 +1,4 @@
-"""What `outbox doctor` looks at, but for the relays and DNS: each thing is fine, wrong with a remedy, or not known.
+"""What `outbox doctor` looks at, but for the relays and DNS.
 
 A check is a group of findings that are found one after the other; the groups run side by side. None changes anything.
 """
@@ -6,11 +6,9 @@ A check is a group of findings that are found one after the other; the groups ru
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
 
 import sqlalchemy as sa
 from limits.errors import ConfigurationError
@@ -19,6 +17,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from outbox import breaker, disks, fence, heartbeats, schema
+from outbox.cli.findings import Finding, fine, unknown, wrong
 from outbox.cli.surroundings import explain
 from outbox.database import LIVENESS, create_engine, reading, utcnow
 from outbox.errors import OutboxError
@@ -37,42 +36,6 @@ MOST_SKEW = 5.0
 """Seconds by which two clocks that are kept by NTP never differ."""
 
 _LOGIN = re.compile(r"//.*@")
-
-
-class Is(StrEnum):
-    """How it is."""
-
-    FINE = "fine"
-    WRONG = "wrong"
-    UNKNOWN = "unknown"
-    """It could not be looked at, or there is nothing to look at. That is no failure."""
-
-
-class Finding(NamedTuple):
-    """One line of the doctor's report."""
-
-    name: str
-    state: Is
-    said: str
-    remedy: str = ""
-
-
-Check = Callable[[], Iterator[Finding]]
-
-
-def fine(name: str, said: str) -> Finding:
-    """Nothing to do."""
-    return Finding(name, Is.FINE, said)
-
-
-def wrong(name: str, said: str, remedy: str) -> Finding:
-    """Something to do."""
-    return Finding(name, Is.WRONG, said, remedy)
-
-
-def unknown(name: str, said: str) -> Finding:
-    """Nothing to say."""
-    return Finding(name, Is.UNKNOWN, said)
 
 
 def impatient(settings: Settings) -> sa.Engine:

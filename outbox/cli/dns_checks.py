@@ -8,7 +8,7 @@ import dns.resolver
 from cryptography.hazmat.primitives import serialization
 
 from outbox.addresses import parse_mailbox
-from outbox.cli.checks import Finding, fine, unknown, wrong
+from outbox.cli.findings import Finding, fine, unknown, wrong
 from outbox.settings import Settings
 
 SECONDS = 4.0

@@ -92,11 +92,11 @@ def follow(
     return journey
 
 
-def _look(engine: sa.Engine, id_: int) -> tuple[sa.Row[Any], list[sa.Row[Any]]]:
+def _look(engine: sa.Engine, id_: int) -> tuple[sa.Row[str, str | None, int], list[sa.Row[Any]]]:
     row = sa.select(QueuedEmail.status, QueuedEmail.claimed_by, QueuedEmail.attempts).where(QueuedEmail.id == id_)
     tries = sa.select(EmailAttempt.__table__).where(EmailAttempt.email_id == id_).order_by(EmailAttempt.number)
     with reading(engine) as connection:
-        found: sa.Row[Any] = connection.execute(row).one()
+        found = connection.execute(row).one()
         return found, list(connection.execute(tries))
 
 
@@ -107,7 +107,7 @@ def _told(attempt: sa.Row[Any]) -> str:
     return f"{attempt.relay} {verb} after {took:.1f} s: {words}"
 
 
-def _advice(connection: sa.Connection, settings: Settings, row: sa.Row[Any]) -> str:
+def _advice(connection: sa.Connection, settings: Settings, row: sa.Row[str, str | None, int]) -> str:
     """Who should have moved it on, where the mail itself does not know."""
     signs = [sign for sign in heartbeats.signs(connection) if not sign.silent]
     kinds = {sign.kind for sign in signs}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 from outbox.addresses import parse_mailbox
-from outbox.cli.checks import Finding, fine, unknown, wrong
+from outbox.cli.findings import Finding, fine, unknown, wrong
 from outbox.endpoints import Endpoint
 from outbox.relay import Relay, Report
 from outbox.settings import Settings

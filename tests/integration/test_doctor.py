@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 import migrations
 from outbox import breaker, heartbeats
 from outbox.cli import checks, dns_checks, examining, following, main, relay_checks
-from outbox.cli.checks import Finding, Is
 from outbox.cli.dns_checks import Unreachable
+from outbox.cli.findings import Finding, Is
 from outbox.heartbeats import BEAT, WORKER
 from outbox.models import EmailEnvironment, EmailHeartbeat, QueuedEmail
 from outbox.settings import Settings

@@ -27,8 +27,8 @@ class Seen:
         process = Process(WORKER, self.name, lambda: self.turned_ago, lambda: {"active": 3})
         self.pulse = Pulse(self.engine, process, file, self._watch, self._alert)
 
-    def _watch(self, *, unless_within: float) -> None:
-        self.watched.append(unless_within)
+    def _watch(self, late: float) -> None:
+        self.watched.append(late)
 
     def _alert(self, sentence: str) -> bool:
         self.alerts.append(sentence)

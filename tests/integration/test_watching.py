@@ -231,6 +231,17 @@ def test_of_two_that_watch_at_once_one_tells(watched: World, hook: Receiver) -> 
     assert len(hook.texts()) == 1
 
 
+def test_who_finds_that_nobody_has_watched_does(watched: World, hook: Receiver) -> None:
+    heard_of(watched.engine, "beat@host", 400)
+    watch = watched.app.extensions["watch"]
+    watch.relieve(75)
+    assert hook.got == []
+    watched_before(watched.engine, 80)
+    watch.relieve(75)
+    watch.relieve(75)
+    assert len(hook.got) == 1
+
+
 def test_a_broker_that_is_away_is_a_trouble(watched: World, redis: ValkeyServer, hook: Receiver) -> None:
     world = World(watched.relay, database_url=watched.settings.database_url, outbox_alert_webhook=hook.url,
                   redis_url=f"{redis.connection_url}/0")  # fmt: skip
