@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +92,8 @@ class Pulse:
         if self._thread.is_alive():
             self._thread.join(_LAST_SECONDS)  # or it might give one more sign, after the last
         if self._file is not None:
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._file.unlink()
         try:
             with self._engine.begin() as connection:
                 heartbeats.take_back(connection, self._process.name)
