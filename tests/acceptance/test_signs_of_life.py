@@ -97,7 +97,7 @@ def _one_mail_is_followed(system: System, monkeypatch: pytest.MonkeyPatch, capsy
     assert (len(wrong), left.value.code) == (1, 1), said
     assert "with fsync off" in wrong[0], "as it is for tests"
     relay = f"{system.relay.host}:{system.relay.port}"
-    steps = [line.split(maxsplit=2)[2] for line in said.splitlines() if line.strip()[:1].isdigit()]
+    steps = [line.split(maxsplit=2)[2] for line in said.splitlines() if " s  " in line]
     assert steps[0].startswith("queued as mail ")
     assert steps[-1].startswith(f"{relay} took it after ")
     assert "was sent at" in said
