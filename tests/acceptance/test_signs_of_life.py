@@ -72,6 +72,7 @@ def test_who_is_missed_is_told_of(
         beat = start(system, "beat", system.beat_arguments())
         wait_until(lambda: len(told()) > 1, what="beat is back")
         assert told()[1].startswith("Over (development): beat ")
+        wait_until(lambda: not troubles(system), what="that being written down: who is stopped before tells it twice")
 
         worker.send(signal.SIGSTOP)  # it hangs: what a probe should see, and beat
         file = system.folder / "var/worker"
