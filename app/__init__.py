@@ -20,6 +20,7 @@ from app.requests import identify
 from app.rooms import ROOMS
 from app.seed import command as seed_command
 from app.settings import AppSettings
+from app.watch import Watch
 from outbox.database import create_engine
 
 LARGEST_BODY = 1_000_000
@@ -32,8 +33,8 @@ def create_app(settings: AppSettings | None = None) -> Flask:
     Who gives no settings has it for the process's application, and gets the log that they say, too.
 
     `app.extensions` holds `settings`, `engine`, `sessions` (a sessionmaker whose commits wake a drain), `celery`,
-    `nudge`, `rates`, `throttle` (of logins) and `csrf` (Flask-WTF's: every form has its token; a view that must do
-    without is exempted there).
+    `nudge`, `rates`, `throttle` (of logins), `watch` and `csrf` (Flask-WTF's: every form has its token; a view that
+    must do without is exempted there).
     """
     if settings is None:
         settings = AppSettings.load()
@@ -55,6 +56,7 @@ def create_app(settings: AppSettings | None = None) -> Flask:
         nudge=nudge,
         rates=create_rates(settings),
         throttle=Throttle(settings.redis_url),
+        watch=Watch(engine, settings, celery),
     )
     app.url_map.converters["int"] = Id
     identify(app)

@@ -122,6 +122,8 @@ def _settings(settings: AppSettings) -> dict[str, Any]:
         "task_publish_retry_policy": _ONCE_MORE,
         "beat_schedule_filename": str(BEAT_SCHEDULE),
         "beat_max_loop_interval": 30,
+        # It answers `inspect ping` as long as it ticks. Unknown before Celery 5.7, which then ignores it.
+        "beat_enable_remote_control": True,
     }
 
 

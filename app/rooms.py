@@ -4,6 +4,7 @@ from app.accounts.routes import accounts
 from app.admin import admin
 from app.exports.routes import exports
 from app.files.routes import files
+from app.health import health
 from app.metrics import metrics
 from app.notifications.routes import notifications
 from app.projects.routes import projects
@@ -11,4 +12,4 @@ from app.quizzes.routes import quizzes
 from app.status import status
 from app.unsubscribe import unsubscribing
 
-ROOMS = (status, metrics, unsubscribing, admin, accounts, quizzes, projects, files, exports, notifications)
+ROOMS = (status, health, metrics, unsubscribing, admin, accounts, quizzes, projects, files, exports, notifications)

@@ -40,6 +40,9 @@ class AppSettings(Settings):
     # they share the ledger's commits.
     celery_worker_concurrency: Count = 16
 
+    heartbeat_file: Path | None = None
+    """Touched twice a minute by the worker, or the beat, that it is set for, while its main loop turns: for a probe."""
+
     app_url: str = "http://127.0.0.1:8000"
     """Where the application is reached, without a slash at its end: what the links in its mails begin with."""
 

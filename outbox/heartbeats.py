@@ -23,6 +23,8 @@ FORGOTTEN_AFTER = 24 * 3600.0
 
 WORKER, BEAT = "worker", "beat"
 
+_ENDED = "ended"
+
 
 class Sign(NamedTuple):
     """A process, and how long ago it was heard of."""
@@ -62,10 +64,20 @@ def give(connection: sa.Connection, kind: str, name: str, **detail: Any) -> None
 
 def take_back(connection: sa.Connection, name: str) -> None:
     """Say that this process ends, as it was asked to: nobody need look for it."""
-    connection.execute(sa.delete(EmailHeartbeat).where(EmailHeartbeat.name == name))
+    last = {"at": utcnow(), "detail": {_ENDED: True}}
+    connection.execute(sa.update(EmailHeartbeat).where(EmailHeartbeat.name == name).values(last))
 
 
 def signs(connection: sa.Connection, kind: str | None = None) -> Sequence[Sign]:
-    """All that were heard of lately, the silent among them."""
-    found = [Sign(**row._mapping) for row in _READ(connection)]  # noqa: SLF001 - its public name
-    return [sign for sign in found if kind in (None, sign.kind)]
+    """All that were heard of lately, the silent among them, and did not say that they end."""
+    return [sign for sign in _all(connection) if kind in (None, sign.kind) and _ENDED not in sign.detail]
+
+
+def ends(connection: sa.Connection) -> dict[str, float]:
+    """Seconds since the last of a kind ended as it was asked to: it may be on its way back, with a new version."""
+    ended = [sign for sign in _all(connection) if _ENDED in sign.detail]
+    return {kind: min(s.seconds_ago for s in ended if s.kind == kind) for kind in {sign.kind for sign in ended}}
+
+
+def _all(connection: sa.Connection) -> list[Sign]:
+    return [Sign(**row._mapping) for row in _READ(connection)]  # noqa: SLF001 - its public name

@@ -40,6 +40,7 @@ _SETTINGS = (
     "FLASK_",
     "FLOWER_",
     "LOG_",
+    "HEARTBEAT_FILE",
     "MAIL_",
     "METRICS_",
     "OUTBOX_",

@@ -3,23 +3,27 @@
 The Flask application is not named `app` here: Celery would take that for its own.
 """
 
+import atexit
 import os
 import socket
 from contextlib import suppress
 from typing import Any
 
-from celery.signals import beat_init, worker_init, worker_shutdown, worker_shutting_down
+from celery.signals import beat_init, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from kombu.transport import TRANSPORT_ALIASES
 
 from app import create_app
 from app.celery_app import BEAT_SCHEDULE, wait_for_broker
 from outbox.delivery import Courier
 from outbox.errors import SettingsError
+from workers import heartbeat
 from workers.alarm import Alarm
 from workers.cli import tasks
 from workers.dead_cli import dead
 from workers.dead_letters import DeadLetters
+from workers.pulse import Pulse
 from workers.schedule import beat_schedule
+from workers.tally import Tally
 from workers.task_log import listen
 
 try:
@@ -67,9 +71,24 @@ def _count(**_: Any) -> None:
     counting.start(_settings.metrics_dir)
 
 
+_pulses: list[Pulse] = []
+"""The one of this process, if it is a worker or beat."""
+
+
+@worker_ready.connect
+def _live(sender: Any, **_: Any) -> None:
+    tally = Tally()
+    tally.listen()
+    _pulses.append(heartbeat.of_worker(flask_app, sender, tally))
+    _pulses[0].start()
+
+
 @beat_init.connect
-def _drain_at_once(**_: Any) -> None:
+def _begin(sender: Any, **_: Any) -> None:
     """Beat starts after a downtime, or Redis was flushed: what is due need not wait for the first period."""
+    _pulses.append(heartbeat.of_beat(flask_app, sender.scheduler.ticked_ago))
+    _pulses[0].start()
+    atexit.register(_pulses[0].stop)  # Celery has no signal for the end of beat
     flask_app.extensions["nudge"]()
 
 
@@ -86,6 +105,8 @@ def _begin_no_further_mail(**_: Any) -> None:
 def _close(**_: Any) -> None:
     """All tasks have ended, and nothing more is taken: what was handed back is for the other workers, or the next."""
     courier.close()
+    for pulse in _pulses:
+        pulse.stop()
     flask_app.extensions["alarm"].stop()
     nudge = flask_app.extensions["nudge"]
     nudge.clear()

@@ -4,6 +4,7 @@ Celery's own counts an entry as run before it is published: with Redis away at 1
 never go. And after a clock that was a month ahead it would wait for that month to pass.
 """
 
+import time
 from heapq import heapify
 from typing import Any
 
@@ -23,10 +24,12 @@ class Beat(PersistentScheduler):  # type: ignore[misc]  # Celery ships no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unpublished: dict[str, Any] = {}
+        self._ticked_at = time.monotonic()
         super().__init__(*args, **kwargs)
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Run what is due; returns the seconds until the next look."""
+        self._ticked_at = time.monotonic()
         self._forget_the_future()
         seconds: float = super().tick(*args, **kwargs)
         if not self._unpublished:
@@ -43,6 +46,10 @@ class Beat(PersistentScheduler):  # type: ignore[misc]  # Celery ships no types
         heapify(self._heap)
         self._unpublished.clear()
         return AGAIN_SECONDS
+
+    def ticked_ago(self) -> float:
+        """Seconds since the last look."""
+        return time.monotonic() - self._ticked_at
 
     def apply_async(self, entry: ScheduleEntry, *args: Any, **kwargs: Any) -> Any:
         """Publish, or remember that it was not."""

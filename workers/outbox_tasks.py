@@ -13,14 +13,13 @@ import outbox.purging
 import outbox.reaper
 from app import dead_tasks
 from app.queues import DRAIN, PURGE, REAP, SEND_EMAILS, WATCH, queue_of
-from outbox import watching
-from outbox.database import reading
 from outbox.logs import tell
 from outbox.states import Priority
 
 log = logging.getLogger(__name__)
 
-_watched = watching.Memory()
+_WATCHED_SECONDS = 20.0
+"""Of two watches in so many seconds, as of two beats, one tells what is new."""
 
 
 @shared_task(name=DRAIN, ignore_result=True)
@@ -93,16 +92,8 @@ def purge() -> dict[str, int]:
 
 @shared_task(name=WATCH)
 def watch() -> list[str]:
-    """Say what is wrong: in the log when it begins and when it ends, and each time in the result."""
-    parts = current_app.extensions
-    with reading(parts["engine"]) as connection:
-        troubles = watching.troubles(connection, parts["settings"])
-    begun, ended = _watched.compare(troubles)
-    for trouble in begun:
-        tell(log, logging.WARNING, "watch.trouble", "watch: %(why)s", trouble=trouble.key, why=trouble.sentence)
-    for trouble in ended:
-        tell(log, logging.INFO, "watch.over", "watch: over: %(why)s", trouble=trouble.key, why=trouble.sentence)
-    return [trouble.sentence for trouble in troubles]
+    """Say what is wrong: to the log and the webhook when it begins and when it is over, and each time in the result."""
+    return [trouble.sentence for trouble in current_app.extensions["watch"](unless_within=_WATCHED_SECONDS)]
 
 
 def _look_again() -> float | None:

@@ -96,6 +96,9 @@ TABLE = (
     _anybody("GET", "/"),
     _anybody("GET", "/healthz"),
     _admins("GET", "/metrics"),
+    _anybody("GET", "/readyz"),
+    _admins("GET", "/health/detailed", 503),  # neither worker nor beat
+    _admins("GET", "/health/tasks"),
     _anybody("GET", "/static/<path:filename>"),
     _anybody("GET", "/unsubscribe/<token>"),
     _anybody("POST", "/unsubscribe/<token>"),
