@@ -13,6 +13,7 @@ import click
 import sqlalchemy as sa
 
 from outbox.cli.adopting import adopt
+from outbox.cli.bouncing import bounces
 from outbox.cli.draining import drain
 from outbox.cli.gauges import stats
 from outbox.cli.listing import list_
@@ -73,7 +74,7 @@ def main() -> None:
 
 _VERBS = (
     queue, preview, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt,
-    rotate_keys, purge,
+    rotate_keys, purge, bounces,
 )  # fmt: skip
 for _verb in _VERBS:
     main.add_command(_verb)
