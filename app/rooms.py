@@ -2,12 +2,14 @@
 
 from app.accounts.routes import accounts
 from app.admin import admin
+from app.api import api
 from app.exports.routes import exports
 from app.files.routes import files
+from app.hooks import hooks
 from app.notifications.routes import notifications
 from app.projects.routes import projects
 from app.quizzes.routes import quizzes
 from app.status import status
 from app.unsubscribe import unsubscribing
 
-ROOMS = (status, unsubscribing, admin, accounts, quizzes, projects, files, exports, notifications)
+ROOMS = (status, unsubscribing, admin, accounts, quizzes, projects, files, exports, notifications, api, hooks)

@@ -139,7 +139,7 @@ _LEFT_US = sa.or_(
 """A relay has, or may have, taken it: nobody can tell anything of one that never went."""
 
 
-def _find(connection: sa.Connection, event: Event) -> sa.Row[Any] | None:
+def _find(connection: sa.Connection, event: Event) -> sa.Row[int, str] | None:
     """The mail, locked against a purge: the newest that fits, for the same mail may be owed to an address twice."""
     if not event.recipient.isprintable():
         return None

@@ -101,11 +101,21 @@ SELECT (SELECT count(*) FROM email_queue
        ) AS uncertain"""
 
 
+def _due_up_to(sql: Words) -> str:
+    lanes = (
+        f"(SELECT count(*) FROM (SELECT 1 FROM email_queue WHERE status = 'pending' AND priority = {lane:d}"
+        f" AND next_attempt_at <= {sql.now} LIMIT :most) AS lane)"
+        for lane in Priority
+    )
+    return f"SELECT {' + '.join(lanes)}"
+
+
 _WAITING = Statement(_waiting)
 _IN_FLIGHT = Statement(_in_flight)
 _FAILED = Statement(_failed)
 _FINISHED = Statement(_finished)
 _FAILED_LATELY = Statement(_failed_lately)
+_DUE_UP_TO = Statement(_due_up_to)
 
 
 def waiting(connection: sa.Connection) -> dict[Priority, Waiting]:
@@ -144,3 +154,8 @@ def finished(connection: sa.Connection) -> dict[Priority, Finished]:
 def failed_lately(connection: sa.Connection) -> FailedLately:
     """Cost: the rows of `ix_email_queue_final` of one hour; and the last attempt of all that is uncertain."""
     return FailedLately(*_FAILED_LATELY(connection).one())
+
+
+def is_deeper_than(connection: sa.Connection, most: int) -> bool:
+    """Whether more mails than `most` are due. Cost: that many entries of `ix_email_queue_due`, in each lane."""
+    return bool(_DUE_UP_TO(connection, most=most + 1).scalar_one() > most)
