@@ -30,6 +30,13 @@ MOST_RECIPIENTS = 1000
 _YEARS = range(1970, 9000)
 
 
+def _written_out(value: object) -> object:
+    """pydantic takes numbers for seconds since 1970, and days for their midnights; the document does not."""
+    if not isinstance(value, str) or "T" not in value.upper():
+        raise ValueError("give a time as in ISO 8601, with its zone: 2026-12-24T18:00:00+01:00")
+    return value
+
+
 def _moment(value: datetime) -> datetime:
     """One that stays a time in every zone, and in every database."""
     if value.year not in _YEARS:
@@ -46,7 +53,7 @@ def _decoded(value: object) -> bytes:
         raise ValueError("give the file in base64 (RFC 4648, 4), without line ends") from error
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_moment)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_moment)]
 Address = Annotated[str, Field(min_length=3, max_length=998, examples=["ada@example.com", "Ada <ada@example.com>"])]
 Addresses = Address | Annotated[list[Address], Field(max_length=MOST_RECIPIENTS)]
 Label = Annotated[str, Field(min_length=1, max_length=LONGEST_LABEL)]
@@ -90,6 +97,10 @@ class NewAttachment(_Asked):
 
 class NewEmail(_Asked):
     """A mail to queue. It says something by `subject` with `text`, `html` or both; or by a `template`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"to": "Ada <ada@example.com>", "subject": "Hello", "text": "Hello, Ada."}]}
+    )
 
     to: Addresses
     cc: Addresses = []

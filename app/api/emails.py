@@ -110,7 +110,7 @@ def search(query: Wanted) -> Emails:
     page = searching.page(request_session(), query.filter(), before=query.before, limit=query.limit)
     contents = sa.select(EmailContent.id, EmailContent.message_id)
     wanted = contents.where(EmailContent.id.in_({mail.content_id for mail in page.mails}))
-    message_ids = dict(request_session().execute(wanted).tuples().all())
+    message_ids = {row.id: row.message_id for row in request_session().execute(wanted)}
     return Emails(
         emails=[Email(**_fields(mail, message_ids[mail.content_id])) for mail in page.mails],
         next=page.next_before,

@@ -35,7 +35,11 @@ class Malformed(UnprocessableEntity):
     """What was sent is not what the document asks for."""
 
     def __init__(self, error: ValidationError) -> None:
-        first = error.errors(include_url=False, include_context=False)[0]
+        problems = error.errors(include_url=False, include_context=False)
+        # Of a value that may be this or that, the alternative that fitted furthest: `to[1]`, and not `to`.
+        first = max(
+            (one for one in problems if one["loc"][:1] == problems[0]["loc"][:1]), key=lambda one: len(one["loc"])
+        )
         self.field = _named(first["loc"])
         shown = repr(first["input"])
         shown = f"={shown}" if len(shown) <= _SHOWN and first["type"] != "missing" else ""
