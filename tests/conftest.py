@@ -33,17 +33,22 @@ from tests.tcp_proxy import Proxy, proxy_to
 _ROOT = Path(__file__).parent.parent
 _SETTINGS = (
     "ADMIN_PASSWORD",
+    "API_",
     "APP_URL",
     "CELERY_",
     "DATABASE_URL",
     "FILES_DIR",
     "FLASK_",
     "FLOWER_",
+    "MAILGUN_",
     "MAIL_",
     "OUTBOX_",
     "PG",
+    "POSTMARK_",
     "REDIS_URL",
     "SECRET_KEY",
+    "SENDGRID_",
+    "SES_",
     "SMTP_",
 )
 

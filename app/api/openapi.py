@@ -106,7 +106,7 @@ def _named(location: tuple[int | str, ...]) -> str:
     for step in location:
         if isinstance(step, int):
             name += f"[{step}]"
-        elif step.isidentifier() and step not in {"str", "list"}:
+        elif not name or (step.isidentifier() and step not in {"str", "list"}):
             name += f".{step}" if name else step
     return name
 

@@ -436,11 +436,11 @@ def test_a_provider_without_its_setting_shall_come_again(sqlite_world: World) ->
     for provider in READERS:
         answer = post(sqlite_world, provider, (b"{}", {}))
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "3600")
-        assert answer.json["error"].endswith("is not set here.")
+        assert answer.text.endswith('is not set here."}')
 
 
 def test_a_subscription_of_our_topic_is_confirmed_at_amazon(lite_hooked: World, fetched: list[str]) -> None:
-    wanted = {"Type": "SubscriptionConfirmation", "SubscribeURL": CONFIRM, "Token": "t"}
+    wanted: dict[str, Any] = {"Type": "SubscriptionConfirmation", "SubscribeURL": CONFIRM, "Token": "t"}
     assert post(lite_hooked, "ses", sns("You have chosen to subscribe", **wanted)).status_code == 200
     assert fetched == [CERTIFICATE, CONFIRM]
     assert post(lite_hooked, "ses", sns("x", **wanted, TopicArn=f"{TOPIC}-other")).status_code == 403
