@@ -143,23 +143,36 @@ def _find(connection: sa.Connection, event: Event) -> sa.Row[int, str] | None:
     """The mail, locked against a purge: the newest that fits, for the same mail may be owed to an address twice."""
     if not event.recipient.isprintable():
         return None
-    recipient = sa.text("lower(email_queue.recipient) = lower(:recipient)").bindparams(recipient=event.recipient)
-    mails = sa.select(_Q.id, _Q.recipient).where(recipient, _LEFT_US).order_by(_Q.id.desc())
     named = [f"<{id_.strip().strip('<>')}>" for id_ in event.message_ids if id_ and id_.isprintable()]
     if named:
         contents = sa.select(EmailContent.id).where(EmailContent.message_id.in_(named))
-        found = connection.execute(_locked(mails.where(_Q.content_id.in_(contents)).limit(1))).first()
+        found = _newest(connection, event, _Q.content_id.in_(contents))
         if found is not None:
             return found
-    id_ = event.provider_id
-    if id_ is None or len(id_) < _SHORTEST_PROVIDER_ID or not id_.isprintable():
-        return None
-    newest = sa.select(_Q.id).where(recipient).order_by(_Q.id.desc()).limit(_NEWEST)
-    replies = sa.select(_A.email_id, _A.reply).where(_A.email_id.in_(newest), _A.reply.contains(id_, autoescape=True))
+    ids = _replied_with(connection, event) if event.provider_id else []
+    return _newest(connection, event, _Q.id.in_(ids)) if ids else None
+
+
+def _newest(connection: sa.Connection, event: Event, which: sa.ColumnElement[bool]) -> sa.Row[int, str] | None:
+    # Without ORDER BY and LIMIT, which would have the planner walk all ids backwards until one fits. They are few.
+    mails = sa.select(_Q.id, _Q.recipient).where(which, _to(event.recipient), _LEFT_US)
+    found = connection.execute(mails.with_for_update(read=True, key_share=True, of=_Q)).all()
+    return max(found, key=lambda mail: mail.id, default=None)
+
+
+def _replied_with(connection: sa.Connection, event: Event) -> list[int]:
+    """Mails to the recipient for which a relay's reply names the provider's id."""
+    id_ = event.provider_id or ""
+    if len(id_) < _SHORTEST_PROVIDER_ID or not id_.isprintable():
+        return []
+    # In the order of the index, so that it is the one that is read.
+    in_order = sa.text("lower(email_queue.recipient) DESC, email_queue.id DESC")
+    newest = connection.scalars(sa.select(_Q.id).where(_to(event.recipient)).order_by(in_order).limit(_NEWEST)).all()
+    replies = sa.select(_A.email_id, _A.reply).where(_A.email_id.in_(newest))
     whole = re.compile(rf"(?<![\w-]){re.escape(id_)}(?![\w-])")
-    ids = [row.email_id for row in connection.execute(replies) if whole.search(row.reply)]
-    return connection.execute(_locked(mails.where(_Q.id.in_(ids)).limit(1))).first() if ids else None
+    return [row.email_id for row in connection.execute(replies) if whole.search(row.reply)] if newest else []
 
 
-def _locked(query: sa.Select[int, str]) -> sa.Select[int, str]:
-    return query.with_for_update(read=True, key_share=True, of=_Q)
+def _to(recipient: str) -> sa.TextClause:
+    # Both sides by the database: which letters its `lower` knows is its own affair.
+    return sa.text("lower(email_queue.recipient) = lower(:recipient)").bindparams(recipient=recipient)

@@ -103,11 +103,10 @@ SELECT (SELECT count(*) FROM email_queue
 
 def _due_up_to(sql: Words) -> str:
     lanes = (
-        f"(SELECT count(*) FROM (SELECT 1 FROM email_queue WHERE status = 'pending' AND priority = {lane:d}"
-        f" AND next_attempt_at <= {sql.now} LIMIT :most) AS lane)"
+        f"SELECT 1 FROM email_queue WHERE status = 'pending' AND priority = {lane:d} AND next_attempt_at <= {sql.now}"
         for lane in Priority
     )
-    return f"SELECT {' + '.join(lanes)}"
+    return f"SELECT count(*) FROM ({' UNION ALL '.join(lanes)} LIMIT :most) AS due"
 
 
 _WAITING = Statement(_waiting)
@@ -157,5 +156,5 @@ def failed_lately(connection: sa.Connection) -> FailedLately:
 
 
 def is_deeper_than(connection: sa.Connection, most: int) -> bool:
-    """Whether more mails than `most` are due. Cost: that many entries of `ix_email_queue_due`, in each lane."""
+    """Whether more mails than `most` are due. Cost: that many entries of `ix_email_queue_due`."""
     return bool(_DUE_UP_TO(connection, most=most + 1).scalar_one() > most)

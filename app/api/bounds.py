@@ -15,15 +15,15 @@ from app.settings import AppSettings
 from outbox import stats
 from outbox.database import reading
 
-DEPTH_SECONDS = 1.0
-"""For which an answer about the queue's depth holds: at a thousand requests a second, one of them asks."""
+DEPTH_SECONDS = 5.0
+"""For which an answer about the queue's depth holds: however many requests come, few of them ask."""
 
 BACKLOG_SECONDS = 30
 """What `Retry-After` says then: a worker sends some thousands in that time."""
 
 
 class Depth:
-    """Whether more mail is due than `most`, asked once a second by each process."""
+    """Whether more mail is due than `most`, asked now and then by each process."""
 
     def __init__(self, engine: sa.Engine, most: int) -> None:
         self._engine = engine
@@ -34,7 +34,7 @@ class Depth:
 
     @property
     def exceeded(self) -> bool:
-        """As of the last second."""
+        """As of the last answer that still holds."""
         with self._lock:
             if time.monotonic() - self._asked_at > DEPTH_SECONDS:
                 with reading(self._engine) as connection:

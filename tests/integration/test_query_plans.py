@@ -6,18 +6,20 @@ With few rows every plan is quick, so that nothing else would notice.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from outbox import claims, operations, purging, settlement, stats, superseding, suppressions, wiping
+from outbox import claims, feedback, operations, purging, settlement, stats, superseding, suppressions, wiping
 from outbox.chunk import load
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
+from outbox.feedback import Event, Taken
 from outbox.operations import Resolution
 from outbox.settlement import Attempt, Settlement
-from outbox.states import DeadReason, Outcome, Priority, Stage, Status
+from outbox.states import DeadReason, Feedback, Outcome, Priority, Stage, Status
 from tests import rows
 from tests.rows import LEASE, from_now
 
@@ -164,6 +166,15 @@ def run_each(connection: sa.Connection, check: Check) -> None:
     _wipe(connection, check, ids)
     _replace(connection, check)
     _purge(connection, check)
+    _tell(connection, check)
+
+
+def _tell(connection: sa.Connection, check: Check) -> None:
+    told = Event(Feedback.BOUNCED, "ses", "1", "nobody@example.com", from_now(0), message_ids=("<7@example.com>",))
+    assert feedback.take(connection, [told, replace(told, message_ids=(), provider_id="0100018f")])[Taken.UNKNOWN] == 2
+    check("ix_email_queue_recipient")
+    assert not stats.is_deeper_than(connection, 9 * DUE)
+    check("ix_email_queue_due")
 
 
 def _settle(connection: sa.Connection, check: Check, ids: list[int]) -> None:
