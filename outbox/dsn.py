@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import Message
+from email.parser import BytesHeaderParser
 from email.utils import parsedate_to_datetime
 
 from outbox.feedback import Event
@@ -20,9 +21,13 @@ from outbox.states import Feedback
 
 PROVIDER = "dsn"
 
-LARGEST = 256 * 1024
+LARGEST = 128 * 1024
 """Bytes that are read of a message. The report stands before the mail that it returns, whose attachments may be huge;
 and a parser that is given no more cannot be made to work for long."""
+
+_MOST_BOUNDARIES = 20
+"""Words `boundary`. The parser compares each line with all that are open: a few hundred cost it seconds. A report has
+one, and the mail in it two or three."""
 
 _MOST_RECIPIENTS = 100
 """Of one report: RFC 5321 has a server take a hundred in one conversation. We name one."""
@@ -38,16 +43,24 @@ class NotAReport(ValueError):
     """Some other mail: a person's, or a holiday notice."""
 
 
+class TooNested(ValueError):
+    """Parts in parts in parts, which no server makes."""
+
+
 def events(raw: bytes, now: datetime) -> list[Event]:
     """What a report tells. Empty for one of nothing that we keep, such as `relayed`.
 
     Raises NotAReport for other mail, and whatever the standard library's parser raises on mail made to break it.
     """
-    report = message_from_bytes(raw[:LARGEST], policy=policy.compat32)
-    part = _machine_part(report)
+    raw = raw[:LARGEST]
+    wanted = _machine_part_of(BytesHeaderParser(policy=policy.compat32).parsebytes(raw))
+    if raw.lower().count(b"boundary") > _MOST_BOUNDARIES:
+        raise TooNested
+    report = message_from_bytes(raw, policy=policy.compat32)
+    part = _machine_part(report, wanted)
     quoted = _quoted_ids(report)
     told_at = _told_at(report, now)
-    own_id = str(report.get("Message-ID", "")) or hashlib.sha256(raw[:LARGEST]).hexdigest()
+    own_id = str(report.get("Message-ID", "")) or hashlib.sha256(raw).hexdigest()
     blocks = _blocks(part)
     read = _complaints if part.get_content_type() == "message/feedback-report" else _recipients
     return [
@@ -56,11 +69,16 @@ def events(raw: bytes, now: datetime) -> list[Event]:
     ]
 
 
-def _machine_part(report: Message) -> Message:
-    kind = str(report.get_param("report-type", "", header="content-type")).lower()
+def _machine_part_of(head: Message) -> str:
+    """The type of the part for machines, from the headers alone: other mail is not read further."""
+    kind = str(head.get_param("report-type", "", header="content-type")).lower()
     wanted = _MACHINE_PARTS.get(kind)
-    if report.get_content_type() != "multipart/report" or wanted is None:
-        raise NotAReport(report.get_content_type())
+    if head.get_content_type() != "multipart/report" or wanted is None:
+        raise NotAReport(head.get_content_type())
+    return wanted
+
+
+def _machine_part(report: Message, wanted: str) -> Message:
     for part in _parts(report):
         if part.get_content_type() in (wanted, wanted.replace("message/", "message/global-")):
             return part

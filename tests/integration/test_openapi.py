@@ -50,7 +50,8 @@ def test_the_api_does_what_its_document_says(sqlite_url: str, redis_url: str, sm
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    for request in ({"to": "ada@example.com", "subject": "Hello", "text": "Hello."}, {"to": "ada"}):
+    requests: list[Any] = [{"to": "ada@example.com", "subject": "Hello", "text": "Hello."}, {"to": "ada"}]
+    for request in requests:
         ask(document["/api/emails"]["POST"].Case(body=request, media_type="application/json"))
     for found in document.get_all_operations():
         assert isinstance(found, Ok)
