@@ -58,6 +58,7 @@ def history(postgresql: sa.URL, postgresql_template: str) -> Iterator[sa.Engine]
             dead_reason="CASE WHEN n % 400 = 0 THEN 'rejected' END",
             sent_at="CASE WHEN n % 400 > 1 THEN now() END",
             supersedes="CASE WHEN n % 400 BETWEEN 10 AND 20 THEN 'otp:42' END",
+            recipient="n % 5000 || '@example.com'",
         )
         connection.exec_driver_sql(
             "INSERT INTO email_attempts (email_id, number, started_at, outcome, stage, reply, relay, worker)"
