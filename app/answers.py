@@ -56,12 +56,20 @@ def _told(error: HTTPException) -> AnyResponse:
     # A redirect is an HTTPException, too, and a response that somebody aborts with is finished.
     if error.response is not None or error.code is None or error.code < 400:  # noqa: PLR2004 - HTTP's own line
         return error.get_response()
-    response = error.get_response()
     if wants_json():
-        response.data = json.dumps({"error": error.description})
-        response.mimetype = "application/json"
-    elif page := _page(error):
+        return in_json(error)
+    response = error.get_response()
+    if page := _page(error):
         response.data = page
+    return response
+
+
+def in_json(error: HTTPException, **further: str) -> AnyResponse:
+    """`{"error": ...}`, for whoever is a program, whatever it says that it accepts."""
+    response = error.get_response()
+    if error.response is None:
+        response.data = json.dumps({"error": error.description} | further)
+        response.mimetype = "application/json"
     return response
 
 

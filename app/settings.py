@@ -1,18 +1,25 @@
 """The application's settings: the library's, and what Flask, Celery and Redis need beside them."""
 
+import re
+from base64 import b64decode
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from app.categories import SUBSCRIPTIONS
 from app.queues import QUEUES
-from outbox.settings import Count, Listed, Settings
+from outbox.settings import Count, Listed, Rate, Settings
 
 Hour = Annotated[int, Field(ge=0, le=23)]
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+
+_TOPIC_ARN = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}")
 
 
 class AppSettings(Settings):
@@ -81,6 +88,19 @@ class AppSettings(Settings):
     metrics_dir: Path = Path("var/metrics")
     """Where the workers of a host count, for its web processes to read: on a local disk."""
 
+    api_rate: Rate = Field(default="600/minute", validate_default=True)
+    """Requests of one API token, of all web processes together."""
+    api_max_queue: Count = 100_000
+    """Mails that may be due and not yet taken by a worker; beyond it the API takes no more."""
+
+    ses_topic_arns: Annotated[tuple[str, ...], NoDecode, Listed] = ()
+    """The SNS topics whose notices are believed: anybody can have a topic that Amazon signs for."""
+    sendgrid_webhook_key: str = ""
+    """SendGrid's verification key: the public half, in base64."""
+    postmark_webhook_auth: SecretStr | None = None
+    """`user:password` of the webhook's address."""
+    mailgun_signing_key: SecretStr | None = None
+
     flower_url: str = ""
     inbox_url: str = ""
     """Shown on the landing page where they are set."""
@@ -101,6 +121,32 @@ class AppSettings(Settings):
         if not value.startswith(("http://", "https://")):
             raise ValueError("give the whole address, such as https://quiz.example")
         return value.rstrip("/")
+
+    @field_validator("ses_topic_arns")
+    @classmethod
+    def _topics_are_arns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for arn in value:
+            if not _TOPIC_ARN.fullmatch(arn):
+                raise ValueError(f"{arn!r} is no topic: use arn:aws:sns:REGION:ACCOUNT:NAME, separated by commas")
+        return value
+
+    @field_validator("sendgrid_webhook_key")
+    @classmethod
+    def _sendgrid_key_verifies(cls, value: str) -> str:
+        try:
+            is_one = not value or isinstance(load_der_public_key(b64decode(value)), EllipticCurvePublicKey)
+        except (ValueError, UnsupportedAlgorithm):
+            is_one = False
+        if not is_one:
+            raise ValueError("give the verification key as SendGrid shows it: base64, on one line")
+        return value
+
+    @field_validator("postmark_webhook_auth")
+    @classmethod
+    def _postmark_auth_has_both(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all(value.get_secret_value().partition(":")[::2]):
+            raise ValueError("give user:password, as they stand in the webhook's address")
+        return value
 
     @field_validator("weekly_summary_day", "task_cleanup_day", "log_format", mode="before")
     @classmethod

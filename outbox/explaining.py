@@ -7,7 +7,7 @@ from datetime import timedelta, tzinfo
 
 import sqlalchemy as sa
 
-from outbox import breaker, fence, subscriptions, suppressions
+from outbox import breaker, feedback, fence, subscriptions, suppressions
 from outbox.database import utcnow
 from outbox.models import EmailAttempt, EmailContent, QueuedEmail
 from outbox.operations import gone, missing
@@ -41,6 +41,7 @@ def explain(connection: sa.Connection, settings: Settings, id_: int, zone: tzinf
             gone=why_gone,
             lease=timedelta(seconds=settings.outbox_lease_seconds),
             last=_last_attempt(connection, id_),
+            feedback=feedback.last(connection, id_),
             suppression=suppressions.covering(connection, [question]).get(question),
             relays=list(breaker.standings(connection, settings.endpoints).values()),
             held=fence.held(settings, recipient),

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from outbox import subscriptions
 from outbox.breaker import Standing
-from outbox.states import DeadReason, Outcome, RelayState, Stage, Status
+from outbox.feedback import Notice
+from outbox.states import DeadReason, Feedback, Outcome, RelayState, Stage, Status
 from outbox.superseding import COLLAPSED, SUPERSEDED
 from outbox.suppressions import Suppression
 from outbox.times import told
@@ -48,6 +49,8 @@ class Facts:
     lease: timedelta = timedelta(minutes=15)
     """What `begin` gives a mail."""
     last: Attempt | None = None
+    feedback: Notice | None = None
+    """What was told last of it, behind the relay's 250."""
     suppression: Suppression | None = None
     """That holds for its recipient now."""
     relays: Sequence[Standing] = ()
@@ -60,7 +63,7 @@ class Facts:
 
 def sentence(facts: Facts) -> str:
     """What the facts come to."""
-    return f"Mail {facts.id} {_OF_STATUS[facts.status](facts)}."
+    return f"Mail {facts.id} {_OF_STATUS[facts.status](facts)}{_feedback(facts)}."
 
 
 # --- pending
@@ -209,6 +212,21 @@ def _sent(facts: Facts) -> str:
     return f"has counted as sent since {when}{f': {facts.last_error}' if facts.last_error else ''}"
 
 
+def _feedback(facts: Facts) -> str:
+    """What became of it behind the relay."""
+    notice = facts.feedback
+    if notice is None:
+        return ""
+    words = f" with {_quoted(notice.said)}" if notice.said else ""
+    told_by = (
+        f"; {notice.provider} says that {_OF_FEEDBACK[notice.kind]} at {told(notice.occurred_at, facts.now)}{words}"
+    )
+    failed = notice.kind in {Feedback.BOUNCED, Feedback.COMPLAINED}
+    if not failed or facts.suppression is None or facts.status is not Status.SENT:
+        return told_by
+    return f"{told_by}, and {facts.suppression.target} is suppressed, until {_lift(facts.suppression)}"
+
+
 def _cancelled(facts: Facts) -> str:
     when, why = _finalized(facts), facts.last_error or ""
     if why.startswith((SUPERSEDED, COLLAPSED)):
@@ -328,6 +346,14 @@ _OF_STATUS: dict[Status, Callable[[Facts], str]] = {
     Status.DEAD: _dead,
     Status.UNCERTAIN: _uncertain,
     Status.CANCELLED: _cancelled,
+}
+
+_OF_FEEDBACK: dict[Feedback, str] = {
+    Feedback.DELIVERED: "it was delivered",
+    Feedback.DELAYED: "it was delayed",
+    Feedback.BOUNCED: "it bounced for good",
+    Feedback.SOFT_BOUNCED: "it came back, though the address may be right,",
+    Feedback.COMPLAINED: "its recipient called it spam",
 }
 
 _OF_DEATH: dict[DeadReason, Callable[[Facts], str]] = {

@@ -101,11 +101,20 @@ SELECT (SELECT count(*) FROM email_queue
        ) AS uncertain"""
 
 
+def _due_up_to(sql: Words) -> str:
+    lanes = (
+        f"SELECT 1 FROM email_queue WHERE status = 'pending' AND priority = {lane:d} AND next_attempt_at <= {sql.now}"
+        for lane in Priority
+    )
+    return f"SELECT count(*) FROM ({' UNION ALL '.join(lanes)} LIMIT :most) AS due"
+
+
 _WAITING = Statement(_waiting)
 _IN_FLIGHT = Statement(_in_flight)
 _FAILED = Statement(_failed)
 _FINISHED = Statement(_finished)
 _FAILED_LATELY = Statement(_failed_lately)
+_DUE_UP_TO = Statement(_due_up_to)
 
 
 def waiting(connection: sa.Connection) -> dict[Priority, Waiting]:
@@ -144,3 +153,8 @@ def finished(connection: sa.Connection) -> dict[Priority, Finished]:
 def failed_lately(connection: sa.Connection) -> FailedLately:
     """Cost: the rows of `ix_email_queue_final` of one hour; and the last attempt of all that is uncertain."""
     return FailedLately(*_FAILED_LATELY(connection).one())
+
+
+def is_deeper_than(connection: sa.Connection, most: int) -> bool:
+    """Whether more mails than `most` are due. Cost: that many entries of `ix_email_queue_due`."""
+    return bool(_DUE_UP_TO(connection, most=most + 1).scalar_one() > most)

@@ -91,6 +91,21 @@ def add(
     return Suppression._make(connection.execute(added).one())
 
 
+def add_for_good(connection: sa.Connection, address: str, reason: str, source: str) -> None:
+    """Suppress an address of our own queue, on the word of a server. A line that does not end keeps what it says."""
+    s = EmailSuppression
+    values = {"reason": reason, "source": source}
+    connection.execute(
+        insert(s, connection)
+        .values(target=address.lower(), category="", **values)
+        .on_conflict_do_update(
+            index_elements=["target", "category"],
+            set_=values | {"until": None, "created_at": utcnow()},
+            where=s.until.is_not(None),
+        )
+    )
+
+
 def remove(connection: sa.Connection, target: str, category: str = "") -> bool:
     """Remove that one line. Whether there was such a line; what died of it stays dead until requeued."""
     s = EmailSuppression

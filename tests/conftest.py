@@ -33,6 +33,7 @@ from tests.tcp_proxy import Proxy, proxy_to
 _ROOT = Path(__file__).parent.parent
 _SETTINGS = (
     "ADMIN_PASSWORD",
+    "API_",
     "APP_URL",
     "CELERY_",
     "DATABASE_URL",
@@ -41,13 +42,17 @@ _SETTINGS = (
     "FLOWER_",
     "LOG_",
     "HEARTBEAT_FILE",
+    "MAILGUN_",
     "MAIL_",
     "METRICS_",
     "OUTBOX_",
     "PG",
     "PROMETHEUS_MULTIPROC_DIR",
+    "POSTMARK_",
     "REDIS_URL",
     "SECRET_KEY",
+    "SENDGRID_",
+    "SES_",
     "SMTP_",
 )
 

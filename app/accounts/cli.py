@@ -88,13 +88,23 @@ def list_() -> None:
 @users.command()
 @click.argument("username")
 @click.argument("purpose")
-def token(username: str, purpose: str) -> None:
-    """Make an API token for a user, and print it. It cannot be shown again."""
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([str(scope) for scope in tokens.Scope]),
+    help="May do this at the mail API, and nothing else; give it several times for several. Admins only.",
+)
+def token(username: str, purpose: str, scopes: tuple[str, ...]) -> None:
+    """Make an API token for a user, and print it. It cannot be shown again.
+
+    Without --scope it may do what the user may do in a browser.
+    """
     with _sessions().begin() as session:
         user = session.scalar(sa.select(User).where(User.username == username.strip().lower()))
         if user is None:
             raise click.ClickException(safe(f"there is no user {username!r}: flask users list has them all"))
-        made = tokens.issue(session, user, purpose)
+        made = tokens.issue(session, user, purpose, scopes)
     click.echo(made)
 
 

@@ -28,6 +28,13 @@ _WRONG = "There is no account with this name and password."
 _ANOTHER = "the current password is another one"
 _OFTEN = "too many attempts; please wait a quarter of an hour"
 
+_SCOPES = {
+    tokens.Scope.SEND: "queue mail",
+    tokens.Scope.READ: "read what became of mail",
+    tokens.Scope.CANCEL: "cancel mail",
+}
+"""As the page calls them."""
+
 accounts = Blueprint("accounts", __name__)
 
 Page = tuple[str, int]
@@ -173,13 +180,13 @@ def change_password() -> Response | Page:
 @login_required  # type: ignore[untyped-decorator]
 def make_token() -> Response | Page:
     """Shown in this answer and never again: no redirect, which would have to keep it somewhere."""
-    name = request.form.get("name", "")
+    name, scopes = request.form.get("name", ""), request.form.getlist("scope")
     try:
-        token = tokens.issue(request_session(), me(), name)
+        token = tokens.issue(request_session(), me(), name, scopes)
     except ValueError as error:
         return _refused(str(error))
     request_session().commit()
-    return render_template("accounts/token.html", name=name, token=token), 200
+    return render_template("accounts/token.html", name=name, token=token, scopes=scopes), 200
 
 
 @accounts.post("/account/tokens/<int:id_>/revoke")
@@ -214,6 +221,7 @@ def _account_page(problem: str | None = None, status: int = 200) -> Page:
         problem=problem,
         zones=sorted(available_timezones()),
         tokens=tokens.of(database, user),
+        scopes=_SCOPES if user.is_admin else {},
         choices=[(name, wants, name in held) for name, wants in wanted.items()],
         nothing_goes=bool(wanted) and held >= wanted.keys(),
         shortest=passwords.SHORTEST,

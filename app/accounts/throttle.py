@@ -1,17 +1,11 @@
 """How often somebody may guess a password: so often from one network, by one name."""
 
-import logging
 from hashlib import sha256
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from limits import parse
-from limits.errors import StorageError
-from limits.strategies import MovingWindowRateLimiter
 
-from app.rates import RedisWindows
-from outbox.logs import tell
-
-log = logging.getLogger(__name__)
+from app.rates import Allowance
 
 RATE = parse("10 per 15 minute")
 """A thousand guesses a day and network, and nobody who has forgotten theirs notices. For one name and network
@@ -20,30 +14,18 @@ as many guesses at them."""
 
 
 class Throttle:
-    """Counts in Redis. While that is away everybody may try: a lost hint must not keep anybody out."""
+    """Counts guesses."""
 
     def __init__(self, redis_url: str) -> None:
-        self._windows = MovingWindowRateLimiter(RedisWindows(redis_url))
+        self._allowance = Allowance(redis_url, "logins")
 
     def takes(self, name: str, address: str | None) -> bool:
         """Count a guess, before it is looked at; False: it is one too many, and must not be looked at."""
-        try:
-            return self._windows.hit(RATE, *_key(name, address))
-        except (StorageError, OSError) as error:
-            _tell_uncounted(error)
-            return True
+        return self._allowance.takes(RATE, *_key(name, address))
 
     def forget(self, name: str, address: str | None) -> None:
         """The guess was right: those before it were slips."""
-        try:
-            self._windows.clear(RATE, *_key(name, address))
-        except (StorageError, OSError) as error:
-            _tell_uncounted(error)
-
-
-def _tell_uncounted(error: Exception) -> None:
-    sentence = "logins are not counted: Redis does not answer (%(why)s)"
-    tell(log, logging.WARNING, "logins.uncounted", sentence, why=str(error))
+        self._allowance.forget(RATE, *_key(name, address))
 
 
 def _key(name: str, address: str | None) -> tuple[str, str, str]:

@@ -39,6 +39,7 @@ _VERBS = {
     "rotate-keys": "rotating:rotate_keys",
     "purge": "purging:purge",
     "doctor": "examining:doctor",
+    "bounces": "bouncing:bounces",
 }
 """Where each is, in this package. It is imported when it is called: `list` need not wait for all that `drain` sends
 with, nor a worker, which shows its tables as these do, for any of them."""

@@ -1,5 +1,6 @@
 """`outbox show`: all that is known of one mail."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -8,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from outbox import showing
+from outbox import feedback, showing
 from outbox.cli.listing import STYLES, MailTable, fields
 from outbox.cli.moving import mail_id
 from outbox.cli.surroundings import open_database
@@ -18,7 +19,7 @@ from outbox.explaining import explain
 from outbox.models import Base, EmailAttempt, EmailContent, QueuedEmail
 from outbox.operations import missing
 from outbox.printable import safe, safe_lines
-from outbox.states import Outcome, Priority, Status
+from outbox.states import Feedback, Outcome, Priority, Status
 from outbox.times import clock
 
 _TIMES = ("scheduled_at", "next_attempt_at", "expires_at", "lease_expires_at", "created_at", "sent_at", "finalized_at")
@@ -33,6 +34,14 @@ _OUTCOMES = {
     Outcome.THROTTLED: "",
 }
 
+_FEEDBACK = {
+    Feedback.DELIVERED: "green",
+    Feedback.DELAYED: "",
+    Feedback.BOUNCED: "red",
+    Feedback.SOFT_BOUNCED: "yellow",
+    Feedback.COMPLAINED: "red",
+}
+
 
 @click.command(short_help="Show all that is known of a mail.")
 @click.argument("id_", metavar="ID", type=int)
@@ -40,7 +49,9 @@ _OUTCOMES = {
 @click.option("--source", is_flag=True, help="Print the message as it goes to the relay, and nothing else.")
 @json_option
 def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
-    """Show a mail: how it stands, its row, what it says, every attempt with the relay's words, and who else gets it."""
+    """Show a mail: how it stands, its row, what it says, every attempt with the relay's words, what was told of it
+    afterwards (bounces, complaints), and who else gets it.
+    """
     if html + source + as_json > 1:
         raise click.UsageError("--html, --source and --json exclude each other: keep one")
     with open_database() as (settings, engine), reading(engine) as connection, Session(connection) as session:
@@ -52,9 +63,9 @@ def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
         elif source:
             put_exactly(showing.source(session, row))
         elif as_json:
-            put_json({"why": explain(connection, settings, id_), **_everything(row)})
+            put_json({"why": explain(connection, settings, id_), **_everything(connection, row)})
         else:
-            _put(row, explain(connection, settings, id_))
+            _put(row, explain(connection, settings, id_), feedback.of_mail(connection, id_))
 
 
 @click.command(short_help="Say why a mail has not gone yet, or what became of it.")
@@ -70,11 +81,13 @@ def why(id_: int, *, as_json: bool) -> None:
         click.echo(safe(sentence))
 
 
-def _put(row: QueuedEmail, sentence: str) -> None:
+def _put(row: QueuedEmail, sentence: str, told: Sequence[sa.Row[Any]]) -> None:
     content = row.content
     parts: list[RenderableType] = [Text(safe(sentence)), "", facts([*_row_facts(row), *_content_facts(content)])]
     if row.tries:
         parts += ["", Text("Attempts", style="bold"), _attempt_table(row.tries)]
+    if told:
+        parts += ["", Text("Feedback", style="bold"), _feedback_table(told)]
     others = [other for other in content.recipients if other.id != row.id]
     if others:
         parts += ["", Text("Other recipients of this mail", style="bold"), MailTable(others)]
@@ -145,13 +158,26 @@ def _attempt_table(tries: list[EmailAttempt]) -> RenderableType:
     return made
 
 
-def _everything(row: QueuedEmail) -> dict[str, Any]:
+def _feedback_table(told: Sequence[sa.Row[Any]]) -> RenderableType:
+    made = table("When", "Kind", "By", "Said", cut=("Said",))
+    for event in told:
+        made.add_row(
+            cell(f"{event.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}"),
+            cell(event.kind.replace("_", " "), _FEEDBACK[Feedback(event.kind)]),
+            cell(event.provider),
+            Text(safe(event.said), overflow="fold"),
+        )
+    return made
+
+
+def _everything(connection: sa.Connection, row: QueuedEmail) -> dict[str, Any]:
     content = row.content
     return {
         "mail": fields(row),
         "content": _columns(content) | {"sealed": content.sealed is not None},
         "attachments": [_columns(file) for file in content.attachments],
         "attempts": [_columns(attempt) for attempt in row.tries],
+        "feedback": [dict(event._mapping) for event in feedback.of_mail(connection, row.id)],  # noqa: SLF001 - its public name
         "others": [fields(other) for other in content.recipients if other.id != row.id],
     }
 

@@ -6,6 +6,7 @@ With few rows every plan is quick, so that nothing else would notice.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 from outbox import (
     auditing,
     claims,
+    feedback,
     operations,
     purging,
     searching,
@@ -28,10 +30,11 @@ from outbox import (
 from outbox.chunk import load
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
+from outbox.feedback import Event, Taken
 from outbox.operations import Resolution
 from outbox.searching import Filter
 from outbox.settlement import Attempt, Settlement
-from outbox.states import DeadReason, Outcome, Priority, Stage, Status
+from outbox.states import DeadReason, Feedback, Outcome, Priority, Stage, Status
 from tests import rows
 from tests.rows import LEASE, from_now
 
@@ -180,6 +183,15 @@ def run_each(connection: sa.Connection, check: Check) -> None:
     _wipe(connection, check, ids)
     _replace(connection, check)
     _purge(connection, check)
+    _tell(connection, check)
+
+
+def _tell(connection: sa.Connection, check: Check) -> None:
+    told = Event(Feedback.BOUNCED, "ses", "1", "nobody@example.com", from_now(0), message_ids=("<7@example.com>",))
+    assert feedback.take(connection, [told, replace(told, message_ids=(), provider_id="0100018f")])[Taken.UNKNOWN] == 2
+    check("ix_email_queue_recipient")
+    assert not stats.is_deeper_than(connection, 9 * DUE)
+    check("ix_email_queue_due")
 
 
 def _settle(connection: sa.Connection, check: Check, ids: list[int]) -> None:
