@@ -46,6 +46,34 @@ def of_mail(connection: sa.Connection, id_: int) -> Sequence[sa.Row[Any]]:
     return connection.execute(sa.select(table).where(table.c.email_id == id_).order_by(table.c.id)).all()
 
 
+def lines(
+    connection: sa.Connection,
+    *,
+    who: str | None = None,
+    action: str | None = None,
+    target: str | None = None,
+    email_id: int | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> Sequence[sa.Row[Any]]:
+    """The newest, along the primary key. `who` and `target`: a part of it, in whatever letter case."""
+    table = EmailAudit.__table__
+    c = table.c
+    wanted = (
+        (who, lambda: c.who.icontains(who, autoescape=True)),
+        (action, lambda: c.action == action),
+        (target, lambda: c.target.icontains(target, autoescape=True)),
+        (email_id, lambda: c.email_id == email_id),
+        (since, lambda: c.at >= since),
+        (until, lambda: c.at < until),
+        (before, lambda: c.id < before),
+    )
+    conditions = [condition() for value, condition in wanted if value is not None]
+    return connection.execute(sa.select(table).where(*conditions).order_by(c.id.desc()).limit(limit)).all()
+
+
 def requeue(connection: sa.Connection, ids: Iterable[int], who: str, **detail: Any) -> set[int]:
     """`operations.requeue`, on record. Returns the ids that were moved."""
     moved = operations.requeue(connection, ids)

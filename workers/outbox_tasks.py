@@ -7,9 +7,10 @@ from celery import shared_task
 from flask import current_app
 
 import outbox.drain
+import outbox.publishing
 import outbox.purging
 import outbox.reaper
-from app.queues import DRAIN, PURGE, REAP, SEND_EMAILS, WATCH, queue_of
+from app.queues import DRAIN, PUBLISH_EVENTS, PURGE, REAP, SEND_EMAILS, WATCH, queue_of
 from outbox import watching
 from outbox.database import reading
 from outbox.states import Priority
@@ -70,6 +71,15 @@ def purge() -> dict[str, int]:
     purged = asdict(outbox.purging.purge(parts["engine"], parts["settings"]))
     log.info("purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes", purged)
     return purged
+
+
+@shared_task(name=PUBLISH_EVENTS, ignore_result=True)
+def publish_events() -> None:
+    """Tell the webhook what became of mails since the last time."""
+    parts = current_app.extensions
+    published = outbox.publishing.publish(parts["engine"], parts["settings"])
+    if published.events:
+        log.info("events: %d told", published.events)
 
 
 @shared_task(name=WATCH)

@@ -13,7 +13,9 @@ import click
 import sqlalchemy as sa
 
 from outbox.cli.adopting import adopt
+from outbox.cli.auditing import audit
 from outbox.cli.draining import drain
+from outbox.cli.erasing import erase
 from outbox.cli.gauges import stats
 from outbox.cli.listing import list_
 from outbox.cli.moving import cancel, requeue, resolve
@@ -25,6 +27,7 @@ from outbox.cli.rotating import rotate_keys
 from outbox.cli.showing import show, why
 from outbox.cli.suppressing import suppress
 from outbox.cli.surroundings import explain
+from outbox.cli.telling import events
 from outbox.cli.terminal import safe
 from outbox.errors import InvalidEmail, OutboxError, SettingsError
 
@@ -72,8 +75,8 @@ def main() -> None:
 
 
 _VERBS = (
-    queue, preview, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, adopt,
-    rotate_keys, purge,
+    queue, preview, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, audit,
+    events, adopt, rotate_keys, purge, erase,
 )  # fmt: skip
 for _verb in _VERBS:
     main.add_command(_verb)
