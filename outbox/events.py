@@ -83,15 +83,22 @@ def beginning(moment: datetime) -> Position:
 def read(engine: sa.Engine, position: Position, limit: int = BATCH) -> tuple[list[Event], Position]:
     """The next events behind the position, oldest first, and where that leads."""
     until = horizon(engine)
+    with reading(engine) as connection:
+        return between(connection, position, until, limit)
+
+
+def between(
+    connection: sa.Connection, position: Position, until: datetime, limit: int = BATCH
+) -> tuple[list[Event], Position]:
+    """The same up to a time that is the horizon, or was it once. Cost: what it finds, along two partial indexes."""
     found: list[tuple[datetime, str, list[Any], Event]] = []
     reached = {}
-    with reading(engine) as connection:
-        for name, source in _SOURCES.items():
-            after = min(_key(position[name]), (until, *(0 for _ in source.key[1:])))
-            reached[name] = [after[0].isoformat(), *after[1:]]
-            for row in connection.execute(_behind(source, after, until, limit)):
-                time, *numbers = row[: len(source.key)]
-                found.append((time, name, [time.isoformat(), *numbers], source.event(row)))
+    for name, source in _SOURCES.items():
+        after = min(_key(position[name]), (until, *(0 for _ in source.key[1:])))
+        reached[name] = [after[0].isoformat(), *after[1:]]
+        for row in connection.execute(_behind(source, after, until, limit)):
+            time, *numbers = row[: len(source.key)]
+            found.append((time, name, [time.isoformat(), *numbers], source.event(row)))
     next_ones = sorted(found, key=lambda line: line[:3])[:limit]
     return [event for *_, event in next_ones], reached | {name: key for _, name, key, _ in next_ones}
 
@@ -112,7 +119,7 @@ _Q, _A, _C = QueuedEmail, EmailAttempt, EmailContent
 
 _TRIED = (_A.outcome, _A.stage, _A.code, _A.reply, _A.relay)
 _MAIL = (
-    _Q.id.label("email_id"), _C.message_id, _Q.recipient, _Q.category, _Q.priority, _Q.request_id, _Q.attempts,
+    _Q.id.label("mail_id"), _C.message_id, _Q.recipient, _Q.category, _Q.priority, _Q.request_id, _Q.attempts,
 )  # fmt: skip
 
 _ENDS = (
@@ -135,19 +142,19 @@ _ATTEMPTS = (
 def _end(row: sa.Row[Any]) -> Event:
     more = {"dead_reason": row.dead_reason, "error": row.last_error} if row.status == Status.DEAD else {}
     # A mail that was requeued may die, or be sent, once more: the time tells them apart.
-    id_ = f"{row.status}-{row.email_id}-{row.finalized_at.timestamp():.6f}"
+    id_ = f"{row.status}-{row.mail_id}-{row.finalized_at.timestamp():.6f}"
     return Event(id_, f"email.{row.status}", row.finalized_at, _told(row) | more)
 
 
 def _attempt(row: sa.Row[Any]) -> Event:
     kind = "uncertain" if row.outcome == Outcome.UNCERTAIN else "deferred"
-    return Event(f"{kind}-{row.email_id}-{row.number}", f"email.{kind}", row.finished_at, _told(row))
+    return Event(f"{kind}-{row.mail_id}-{row.number}", f"email.{kind}", row.finished_at, _told(row))
 
 
 def _told(row: sa.Row[Any]) -> dict[str, Any]:
     columns: Mapping[str, Any] = row._mapping  # noqa: SLF001 - its public name
     told = {column.name: columns[column.name] for column in (*_MAIL, *_TRIED)}
-    return told | {"priority": Priority(row.priority).label}
+    return {"email_id": told.pop("mail_id"), **told, "priority": Priority(row.priority).label}
 
 
 _SOURCES: dict[str, _Source] = {

@@ -8,7 +8,6 @@ stays where it is, in the tables, until `OUTBOX_RETENTION_DAYS`.
 
 import hashlib
 import json
-import logging
 import secrets
 import time
 from collections.abc import Sequence
@@ -25,8 +24,6 @@ from outbox.errors import SettingsError
 from outbox.events import Event
 from outbox.models import EmailCursor
 from outbox.settings import Settings
-
-log = logging.getLogger(__name__)
 
 CURSOR = "events"
 
@@ -52,6 +49,8 @@ class Published(NamedTuple):
     events: int
     problem: str | None = None
     """Why it ended before there was nothing more to tell."""
+    tried: bool = True
+    """False: another publisher is at it, or the receiver is left alone for now."""
 
 
 class Standing(NamedTuple):
@@ -75,7 +74,7 @@ def publish(engine: sa.Engine, settings: Settings, seconds: float = RUN_SECONDS)
     until = time.monotonic() + seconds
     state = _take(engine, holder)
     if "events" not in state:
-        return Published(0, state["problem"])
+        return Published(0, state["problem"], tried=False)
     told, problem = 0, None
     with urllib3.PoolManager(num_pools=1, timeout=_TIMEOUT) as pool:
         while problem is None and time.monotonic() < until:
@@ -137,7 +136,6 @@ def _rest(engine: sa.Engine, holder: str, state: dict[str, Any], problem: str) -
     pause = _LONGEST_PAUSE if gone else min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE)
     retry_at = (datetime.now(UTC) + timedelta(seconds=pause)).isoformat()
     _store(engine, holder, state | {"failures": failures, "problem": problem, "retry_at": retry_at})
-    log.log(logging.ERROR if failures == 1 else logging.INFO, "events: %s; next try in %g s", problem, pause)
 
 
 def _locked(connection: sa.Connection) -> tuple[dict[str, Any], datetime]:

@@ -80,6 +80,8 @@ def publish_events() -> None:
     published = outbox.publishing.publish(parts["engine"], parts["settings"])
     if published.events:
         log.info("events: %d told", published.events)
+    if published.problem and published.tried:
+        log.error("events: %s; they are kept, and it is tried again", published.problem)
 
 
 @shared_task(name=WATCH)

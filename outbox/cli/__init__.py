@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from outbox.cli.adopting import adopt
 from outbox.cli.auditing import audit
+from outbox.cli.completing import completion
 from outbox.cli.draining import drain
 from outbox.cli.erasing import erase
 from outbox.cli.gauges import stats
@@ -76,7 +77,7 @@ def main() -> None:
 
 _VERBS = (
     queue, preview, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, audit,
-    events, adopt, rotate_keys, purge, erase,
+    events, adopt, rotate_keys, purge, erase, completion,
 )  # fmt: skip
 for _verb in _VERBS:
     main.add_command(_verb)

@@ -1,11 +1,10 @@
 """`outbox audit`: who did what."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
-import sqlalchemy as sa
 
 from outbox import auditing
 from outbox.cli.moments import time_or_ago
@@ -31,28 +30,31 @@ def audit(*, limit: int, as_json: bool, **wanted: Any) -> None:
     It is kept for OUTBOX_AUDIT_RETENTION_DAYS, longer than the mails that it speaks of.
     """
     with open_database() as (_, engine), reading(engine) as connection:
-        found = auditing.lines(connection, limit=limit, **wanted)
+        found = [line._asdict() for line in auditing.lines(connection, limit=limit, **wanted)]
     if as_json:
-        put_json([line._asdict() for line in found])
+        put_json(found)
     elif not found:
         click.echo("Nothing is on record.", err=True)
     else:
         put(AuditTable(found))
         if len(found) == limit:
-            click.echo(f"--before {found[-1].id} shows what was before.", err=True)
+            click.echo(f"--before {found[-1]['id']} shows what was before.", err=True)
+
+
+_SAID = ("who", "action", "target")
 
 
 class AuditTable(RemarkTable):
     """A line for each deed; what else was said of it is the remark."""
 
-    def __init__(self, lines: Sequence[sa.Row[Any]]) -> None:
+    def __init__(self, lines: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(
             ("Line", "When", "Who", "Action", "Target"),
             "Detail",
             (
                 (
-                    [cell(line.id), cell(_local(line.at)), cell(line.who), cell(line.action), cell(line.target)],
-                    ", ".join(_told(line.detail)),
+                    [cell(line["id"]), cell(_local(line["at"])), *(cell(line[name]) for name in _SAID)],
+                    ", ".join(_told(line["detail"])),
                 )
                 for line in lines
             ),

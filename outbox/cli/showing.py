@@ -1,5 +1,6 @@
 """`outbox show`: all that is known of one mail."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -8,7 +9,9 @@ from rich.console import RenderableType
 from rich.text import Text
 from sqlalchemy.orm import Session
 
+from outbox import auditing
 from outbox.chunk import message_of
+from outbox.cli.auditing import AuditTable
 from outbox.cli.listing import STYLES, MailTable, fields
 from outbox.cli.moving import mail_id
 from outbox.cli.surroundings import open_database
@@ -17,9 +20,9 @@ from outbox.database import reading
 from outbox.errors import OutboxError
 from outbox.explaining import explain
 from outbox.message import File
-from outbox.models import Base, EmailAttempt, EmailBlob, EmailContent, QueuedEmail
+from outbox.models import Base, EmailAttempt, EmailBlob, EmailContent, EmailEvent, QueuedEmail
 from outbox.operations import missing
-from outbox.states import Outcome, Priority, Status
+from outbox.states import Feedback, Outcome, Priority, Status
 from outbox.times import clock
 
 _TIMES = ("scheduled_at", "next_attempt_at", "expires_at", "lease_expires_at", "created_at", "sent_at", "finalized_at")
@@ -34,6 +37,14 @@ _OUTCOMES = {
     Outcome.THROTTLED: "",
 }
 
+_FEEDBACK = {
+    Feedback.DELIVERED: "green",
+    Feedback.DELAYED: "",
+    Feedback.BOUNCED: "red",
+    Feedback.SOFT_BOUNCED: "yellow",
+    Feedback.COMPLAINED: "red",
+}
+
 
 @click.command(short_help="Show all that is known of a mail.")
 @click.argument("id_", metavar="ID", type=int)
@@ -41,7 +52,9 @@ _OUTCOMES = {
 @click.option("--source", is_flag=True, help="Print the message as it goes to the relay, and nothing else.")
 @json_option
 def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
-    """Show a mail: how it stands, its row, what it says, every attempt with the relay's words, and who else gets it."""
+    """Show a mail: how it stands, its row, what it says, every attempt with the relay's words, what was told
+    afterwards, who did what to it, and who else gets it.
+    """
     if html + source + as_json > 1:
         raise click.UsageError("--html, --source and --json exclude each other: keep one")
     with open_database() as (settings, engine), reading(engine) as connection, Session(connection) as session:
@@ -55,9 +68,9 @@ def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
         elif source:
             put_exactly(_source(session, row.content))
         elif as_json:
-            put_json({"why": explain(connection, settings, id_), **_everything(row)})
+            put_json({"why": explain(connection, settings, id_), **_everything(row), **_afterwards(connection, id_)})
         else:
-            _put(row, explain(connection, settings, id_))
+            _put(row, explain(connection, settings, id_), **_afterwards(connection, id_))
 
 
 @click.command(short_help="Say why a mail has not gone yet, or what became of it.")
@@ -73,11 +86,15 @@ def why(id_: int, *, as_json: bool) -> None:
         click.echo(safe(sentence))
 
 
-def _put(row: QueuedEmail, sentence: str) -> None:
+def _put(row: QueuedEmail, sentence: str, *, events: Sequence[dict[str, Any]], audit: Sequence[dict[str, Any]]) -> None:
     content = row.content
     parts: list[RenderableType] = [Text(safe(sentence)), "", facts([*_row_facts(row), *_content_facts(content)])]
     if row.tries:
         parts += ["", Text("Attempts", style="bold"), _attempt_table(row.tries)]
+    if events:
+        parts += ["", Text("What was told afterwards", style="bold"), _event_table(events)]
+    if audit:
+        parts += ["", Text("Who did what", style="bold"), AuditTable(audit)]
     others = [other for other in content.recipients if other.id != row.id]
     if others:
         parts += ["", Text("Other recipients of this mail", style="bold"), MailTable(others)]
@@ -153,6 +170,26 @@ def _attempt_table(tries: list[EmailAttempt]) -> RenderableType:
             Text(safe(attempt.reply), overflow="fold"),
         )
     return made
+
+
+def _event_table(events: Sequence[dict[str, Any]]) -> RenderableType:
+    made = table("When", "What", "Who says so", "Words", cut=("Words",))
+    for event in events:
+        made.add_row(
+            cell(f"{event['occurred_at'].astimezone():%Y-%m-%d %H:%M:%S}"),
+            cell(event["kind"], _FEEDBACK[Feedback(event["kind"])]),
+            cell(event["provider"]),
+            Text(safe(event["said"]), overflow="fold"),
+        )
+    return made
+
+
+def _afterwards(connection: sa.Connection, id_: int) -> dict[str, list[dict[str, Any]]]:
+    """What was told of the mail after its 250, and what people did to it."""
+    events = EmailEvent.__table__
+    told = connection.execute(sa.select(events).where(events.c.email_id == id_).order_by(events.c.id))
+    deeds = auditing.of_mail(connection, id_)
+    return {"events": [row._asdict() for row in told], "audit": [row._asdict() for row in deeds]}
 
 
 def _everything(row: QueuedEmail) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox import claims, operations, purging, settlement, stats, superseding, suppressions, wiping
+from outbox import claims, events, operations, purging, settlement, stats, superseding, suppressions, wiping
 from outbox.chunk import load
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
@@ -163,6 +163,7 @@ def run_each(connection: sa.Connection, check: Check) -> None:
     _decide(connection, check, ids)
     _wipe(connection, check, ids)
     _replace(connection, check)
+    _tell(connection, check)
     _purge(connection, check)
 
 
@@ -255,6 +256,11 @@ def _replace(connection: sa.Connection, check: Check) -> None:
     check("ix_email_queue_collapse", "pk_email_contents")
     superseding.take_up(connection, digest)
     check("pk_email_queue", "pk_email_contents")
+
+
+def _tell(connection: sa.Connection, check: Check) -> None:
+    events.between(connection, events.beginning(from_now(-60)), from_now(-5))
+    check("ix_email_attempts_unsent", "ix_email_queue_final")
 
 
 def _purge(connection: sa.Connection, check: Check) -> None:
