@@ -15,7 +15,7 @@ LINE_SECONDS = 10.0
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Call what it gives with how much has been done since. `what`: as in `Deleting:`. `total`: None if nobody knows."""
+    """Call what it gives with how much more is done. `what`: as in `Deleting:`. `total`: None if nobody knows."""
     console = Console(stderr=True)
     if not console.is_terminal or total == 0:
         yield _lines(what, total)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from outbox.models import EmailEvent
 from outbox.settings import Settings
 from outbox.states import DeadReason, Outcome, Status
 from tests import rows, scenes
+from tests.tcp_proxy import Proxy
 
 Cli = Callable[..., Result]
 
@@ -217,17 +217,18 @@ def test_the_pulse(engine: sa.Engine) -> None:
     assert found.rate == pytest.approx(8 / 12)
 
 
-def test_watching_survives_the_database_and_ends_with_ctrl_c(sqlite_url: str) -> None:
-    """As a process on a terminal: the tables go, it says so; they are back, it goes on; Ctrl-C, and it is over."""
-    path, aside = Path(sqlite_url.removeprefix("sqlite:///")), Path("aside.db")
+def test_watching_survives_the_database_and_ends_with_ctrl_c(direct: sa.Engine, proxy: Proxy) -> None:
+    """As a process on a terminal: the database goes, it says so; it is back, it goes on; Ctrl-C, and it is over."""
+    url = direct.url.set(port=proxy.port).render_as_string(hide_password=False)
     terminal, other = pty.openpty()
-    environment = os.environ | {"DATABASE_URL": sqlite_url, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    environment = os.environ | {"DATABASE_URL": url, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     command = [sys.executable, "-m", "outbox", "stats", "--watch", "0.5"]
     with subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment) as process:
         read_until(terminal, "All is well")
-        path.rename(aside)
+        proxy.refuse()
+        proxy.cut()
         read_until(terminal, "trying again")
-        aside.rename(path)
+        proxy.restore()
         read_until(terminal, "All is well")
         process.send_signal(signal.SIGINT)
         rest = read_until(terminal, "\x1b[?1049l")
