@@ -13,6 +13,8 @@ from outbox.rates import Rates
 class RedisWindows(RedisStorage):
     """The library's, which counts with scripts that Redis keeps, and hands them in again when it has forgotten them."""
 
+    DEPENDENCIES = ["redis"]  # noqa: RUF012 - the library's. Its own would import the client of Valkey as well.
+
     def __init__(self, url: str) -> None:
         self._client = connect(url)  # which gives up after a fraction of a second
         pool = self._client.connection_pool

@@ -1,27 +1,15 @@
 """DKIM (RFC 6376): a signature under which receivers know that a mail is its domain's, and unaltered.
 
-Through the `emails` library's signer, and so dkimpy, which composes the header in plain Python. It would also compute
-the signature there: 5 ms and more for RSA of 2048 bits, while no other thread runs. OpenSSL (`cryptography`) takes a
-tenth of that.
+Whose mail is signed, and with which key. The header itself is `dkim_signature`'s.
 """
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Self
 
-import dkim
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
-from emails.signers import DKIMSigner
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from outbox.addresses import parse_mailbox
 from outbox.errors import InvalidAddress, SettingsError
@@ -47,16 +35,10 @@ class Signer:
     """Signs the mail of one domain, and of those below it. Threads share it."""
 
     def __init__(self, domain: str, selector: str, key: RSAPrivateKey) -> None:
+        from outbox.dkim_signature import Signatures  # noqa: PLC0415 - slow: dkimpy brings a resolver of DNS along
+
         self.domain = domain
-        self._signer = _OpenSSLSigner(
-            selector,
-            domain,
-            key=key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()),
-            # Relays refold headers. What they may change in a body, blanks at the ends of lines, ours do not have.
-            canonicalize=(b"relaxed", b"simple"),
-            include_headers=[name.lower().encode("ascii") for name in HEADERS for _ in range(2)],
-        )
-        self._signer.openssl = key
+        self._signatures = Signatures(selector, domain, key, [name for name in HEADERS for _ in range(2)])
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
@@ -74,56 +56,7 @@ class Signer:
         sender_domain = sender_domain.lower()
         if sender_domain != self.domain and not sender_domain.endswith(f".{self.domain}"):
             return message
-        try:
-            return self._signer.sign_message_bytes(message)
-        except dkim.DKIMException as error:
-            raise ValueError(f"it cannot be signed: {error}") from error
-
-
-class _OpenSSLSigner(DKIMSigner):
-    """The library's, with dkimpy's work done by OpenSSL."""
-
-    openssl: RSAPrivateKey
-
-    def get_sign_string(self, message: bytes) -> bytes | None:
-        """The header."""
-        signature = _Signature(message)
-        signature.openssl = self.openssl
-        header: bytes = signature.sign(**self._sign_params)
-        return header
-
-
-class _Signature(dkim.DKIM):  # type: ignore[misc]  # it has no types
-    """One message's."""
-
-    openssl: RSAPrivateKey
-
-    def set_message(self, message: bytes) -> None:
-        """Reads the headers alone: dkimpy would cut a body of 7 MB into 90,000 lines, and join them again."""
-        head, blank, body = message.partition(b"\r\n\r\n")
-        super().set_message(head + blank)
-        self.body = body
-
-    def gen_header(self, *arguments: Any, **named: Any) -> bytes:
-        """Has us compute it: of a key of that kind, and of no other, dkimpy asks `pk.sign` for the digest's signature.
-        The algorithm that the header names stands in the fields already."""
-        *fields, _ = arguments
-        self.signature_algorithm = b"ed25519-sha256"
-        header: bytes = super().gen_header(*fields, _Key(self.openssl), **named)
-        return header
-
-
-class _Signed(NamedTuple):
-    signature: bytes
-
-
-class _Key(NamedTuple):
-    """RSA, in the shape of the keys that dkimpy does not compute with itself."""
-
-    key: RSAPrivateKey
-
-    def sign(self, digest: bytes) -> _Signed:
-        return _Signed(self.key.sign(digest, PKCS1v15(), Prehashed(SHA256())))
+        return self._signatures.sign_message_bytes(message)
 
 
 def _read_key(path: Path) -> RSAPrivateKey:

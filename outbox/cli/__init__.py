@@ -7,33 +7,44 @@ sentence on stderr says why; `drain` interrupted by a signal ends as the shell e
 
 import logging
 import sys
+from importlib import import_module
 from typing import Any
 
 import click
 import sqlalchemy as sa
 
-from outbox.cli.adopting import adopt
-from outbox.cli.auditing import audit
-from outbox.cli.completing import completion
-from outbox.cli.draining import drain
-from outbox.cli.erasing import erase
-from outbox.cli.gauges import stats
-from outbox.cli.listing import list_
-from outbox.cli.moving import cancel, requeue, resolve
-from outbox.cli.previewing import preview
-from outbox.cli.purging import purge
-from outbox.cli.queueing import queue
-from outbox.cli.relaying import pause, relays, resume
-from outbox.cli.rotating import rotate_keys
-from outbox.cli.showing import show, why
-from outbox.cli.suppressing import suppress
 from outbox.cli.surroundings import explain
-from outbox.cli.telling import events
 from outbox.cli.terminal import safe
 from outbox.errors import InvalidEmail, OutboxError, SettingsError
 
 _FAILED = 1
 _MISUSE = 2
+
+_VERBS = {
+    "queue": "queueing:queue",
+    "preview": "previewing:preview",
+    "drain": "draining:drain",
+    "list": "listing:list_",
+    "show": "showing:show",
+    "why": "showing:why",
+    "requeue": "moving:requeue",
+    "cancel": "moving:cancel",
+    "resolve": "moving:resolve",
+    "relays": "relaying:relays",
+    "pause": "relaying:pause",
+    "resume": "relaying:resume",
+    "suppress": "suppressing:suppress",
+    "stats": "gauges:stats",
+    "audit": "auditing:audit",
+    "events": "telling:events",
+    "adopt": "adopting:adopt",
+    "rotate-keys": "rotating:rotate_keys",
+    "purge": "purging:purge",
+    "erase": "erasing:erase",
+    "completion": "completing:completion",
+}
+"""Where each is, in this package. It is imported when it is called: `list` need not wait for all that `drain` sends
+with, nor a worker, which shows its tables as these do, for any of them."""
 
 
 class _Sentence(click.ClickException):
@@ -43,7 +54,17 @@ class _Sentence(click.ClickException):
 
 
 class _Outbox(click.Group):
-    """Turns what Outbox and the database raise into a sentence and an exit code."""
+    """Knows its verbs by name, and turns what Outbox and the database raise into a sentence and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_VERBS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module, _, name = _VERBS.get(cmd_name, "").partition(":")
+        if not module:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(f"outbox.cli.{module}"), name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -73,11 +94,3 @@ def main() -> None:
     logging.getLogger("outbox").handlers[:] = [_Stderr(logging.WARNING)]
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no Cyrillic still gets its table
-
-
-_VERBS = (
-    queue, preview, drain, list_, show, why, requeue, cancel, resolve, relays, pause, resume, suppress, stats, audit,
-    events, adopt, rotate_keys, purge, erase, completion,
-)  # fmt: skip
-for _verb in _VERBS:
-    main.add_command(_verb)

@@ -89,7 +89,7 @@ def test_a_time_needs_a_zone(name: str) -> None:
         option.process_value(context, "tomorrow")
 
 
-@pytest.mark.parametrize("verb", [[], *([verb] for verb in main.commands)])
+@pytest.mark.parametrize("verb", [[], *([verb] for verb in main.list_commands(click.Context(main)))])
 def test_help(verb: list[str]) -> None:
     result = CliRunner().invoke(main, [*verb, "-h"])
     assert result.exit_code == 0
