@@ -90,7 +90,7 @@ def forget_message_ids(connection: sa.Connection, ids: Sequence[int]) -> None:
         )
 
 
-def erase_details(connection: sa.Connection, lines: Sequence[sa.Row[Any]]) -> None:
+def erase_details(connection: sa.Connection, lines: Sequence[sa.Row[*tuple[Any, ...]]]) -> None:
     """Who did what, and when, stays; of what else was said only what came of it: a reason names people as it likes."""
     anew = [
         {"line": line.id, "left": {name: line.detail[name] for name in ("resolution",) if name in line.detail}}

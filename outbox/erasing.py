@@ -111,16 +111,16 @@ def _is_his(address: str) -> sa.ColumnElement[bool]:
     return sa.func.lower(_Q.recipient) == sa.func.lower(address)
 
 
-def _count(address: str) -> sa.Select[Any]:
+def _count(address: str) -> sa.Select[*tuple[Any, ...]]:
     return sa.select(_Q.status, sa.func.count().label("mails")).where(_is_his(address)).group_by(_Q.status)
 
 
-def _rows(connection: sa.Connection, address: str, after: int) -> Sequence[sa.Row[Any]]:
+def _rows(connection: sa.Connection, address: str, after: int) -> Sequence[sa.Row[*tuple[Any, ...]]]:
     query = sa.select(_Q.id, _Q.status).where(_is_his(address), _Q.id > after).order_by(_Q.id).limit(BATCH)
     return connection.execute(query).all()
 
 
-def _stop(connection: sa.Connection, rows: Sequence[sa.Row[Any]], who: str, erased: Erased) -> None:
+def _stop(connection: sa.Connection, rows: Sequence[sa.Row[*tuple[Any, ...]]], who: str, erased: Erased) -> None:
     """Nothing more goes to him. In a transaction of its own: it takes its locks in another order than the erasure."""
     pending = [row.id for row in rows if row.status == Status.PENDING]
     uncertain = [row.id for row in rows if row.status == Status.UNCERTAIN]
@@ -133,7 +133,7 @@ def _erase_mails(connection: sa.Connection, ids: Sequence[int], address: str, er
     # As a requeue does: nobody makes one of these mails live again until we are through.
     lock = sa.select(_C.id).where(_C.id.in_(contents)).order_by(_C.id).with_for_update(key_share=True)
     locked = connection.scalars(lock).all()
-    mails: dict[int, list[sa.Row[Any]]] = {}
+    mails: dict[int, list[sa.Row[*tuple[Any, ...]]]] = {}
     query = sa.select(_Q.id, _Q.content_id, _Q.status, _is_his(address).label("his")).where(_Q.content_id.in_(locked))
     for row in connection.execute(query):
         mails.setdefault(row.content_id, []).append(row)
@@ -146,9 +146,9 @@ def _erase_mails(connection: sa.Connection, ids: Sequence[int], address: str, er
     anonymity.forget_message_ids(connection, [id_ for id_, rows in over.items() if all(row.his for row in rows)])
 
 
-def _lines_naming(engine: sa.Engine, address: str) -> list[sa.Row[Any]]:
+def _lines_naming(engine: sa.Engine, address: str) -> list[sa.Row[*tuple[Any, ...]]]:
     """All of the record is read: a filter or a reason may quote him anywhere."""
-    found: list[sa.Row[Any]] = []
+    found: list[sa.Row[*tuple[Any, ...]]] = []
     last = 0
     while True:
         query = sa.select(_A.id, _A.target, _A.detail).where(_A.id > last).order_by(_A.id).limit(_LINES)
@@ -160,11 +160,11 @@ def _lines_naming(engine: sa.Engine, address: str) -> list[sa.Row[Any]]:
         last = lines[-1].id
 
 
-def _names(line: sa.Row[Any], address: str) -> bool:
+def _names(line: sa.Row[*tuple[Any, ...]], address: str) -> bool:
     return address.lower() in f"{line.target} {json.dumps(line.detail, ensure_ascii=False)}".lower()
 
 
-def _erase_lines(connection: sa.Connection, lines: Sequence[sa.Row[Any]], address: str) -> int:
+def _erase_lines(connection: sa.Connection, lines: Sequence[sa.Row[*tuple[Any, ...]]], address: str) -> int:
     named = [line.id for line in lines if address.lower() in line.target.lower()]
     connection.execute(sa.update(_A).where(_A.id.in_(named)).values(target=anonymity.ERASED))
     anonymity.erase_details(connection, lines)

@@ -10,7 +10,7 @@ after a clock was set back, or a transaction that only read for ten minutes and 
 cursor as long as this can be seen, and reading begins there again: told twice, under the same ids.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -45,10 +45,10 @@ class Event(NamedTuple):
 
 
 class _Source(NamedTuple):
-    query: sa.Select[Any]
+    query: sa.Select[*tuple[Any, ...]]
     key: tuple[Any, ...]
     """The columns that order it: a time, and what tells equal times apart."""
-    event: Callable[[sa.Row[Any]], Event]
+    event: Callable[[sa.Row[*tuple[Any, ...]]], Event]
 
 
 def _horizon(sql: Words) -> str:
@@ -107,7 +107,7 @@ def _key(stored: list[Any]) -> tuple[Any, ...]:
     return (datetime.fromisoformat(stored[0]), *stored[1:])
 
 
-def _behind(source: _Source, after: tuple[Any, ...], until: datetime, limit: int) -> sa.Select[Any]:
+def _behind(source: _Source, after: tuple[Any, ...], until: datetime, limit: int) -> sa.Select[*tuple[Any, ...]]:
     time = source.key[0]
     reached = (sa.literal(value, column.type) for value, column in zip(after, source.key, strict=True))
     # The first condition is for the index, which knows the time alone.
@@ -139,20 +139,20 @@ _ATTEMPTS = (
 )
 
 
-def _end(row: sa.Row[Any]) -> Event:
+def _end(row: sa.Row[*tuple[Any, ...]]) -> Event:
     more = {"dead_reason": row.dead_reason, "error": row.last_error} if row.status == Status.DEAD else {}
     # A mail that was requeued may die, or be sent, once more: the time tells them apart.
     id_ = f"{row.status}-{row.mail_id}-{row.finalized_at.timestamp():.6f}"
     return Event(id_, f"email.{row.status}", row.finalized_at, _told(row) | more)
 
 
-def _attempt(row: sa.Row[Any]) -> Event:
+def _attempt(row: sa.Row[*tuple[Any, ...]]) -> Event:
     kind = "uncertain" if row.outcome == Outcome.UNCERTAIN else "deferred"
     return Event(f"{kind}-{row.mail_id}-{row.number}", f"email.{kind}", row.finished_at, _told(row))
 
 
-def _told(row: sa.Row[Any]) -> dict[str, Any]:
-    columns: Mapping[str, Any] = row._mapping  # noqa: SLF001 - its public name
+def _told(row: sa.Row[*tuple[Any, ...]]) -> dict[str, Any]:
+    columns: dict[str, Any] = row._asdict()
     told = {column.name: columns[column.name] for column in (*_MAIL, *_TRIED)}
     return {"email_id": told.pop("mail_id"), **told, "priority": Priority(row.priority).label}
 

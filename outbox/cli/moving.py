@@ -1,7 +1,7 @@
 """`outbox requeue`, `outbox cancel`, `outbox resolve`: a person moves mails, one by one or all that a filter finds."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import sqlalchemy as sa
@@ -47,9 +47,7 @@ def requeue(ctx: click.Context, ids: Sequence[int], wanted: Filter, *, yes: bool
 
     Exit status: 0 if all were requeued; 1 if some could not be, each with a sentence why.
     """
-    move = _Move(
-        "Requeue", "requeued", auditing.REQUEUEABLE, lambda *of, **found: auditing.requeue(*of, who(), **found)
-    )
+    move = _Move("Requeue", "requeued", auditing.REQUEUEABLE, _requeue)
     _run(ctx, move, ids, wanted, yes=yes, as_json=as_json)
 
 
@@ -66,7 +64,7 @@ def cancel(ctx: click.Context, ids: Sequence[int], wanted: Filter, *, yes: bool,
 
     Exit status: 0 if all were cancelled; 1 if some could not be, each with a sentence why.
     """
-    move = _Move("Cancel", "cancelled", auditing.CANCELLABLE, lambda *of, **found: auditing.cancel(*of, who(), **found))
+    move = _Move("Cancel", "cancelled", auditing.CANCELLABLE, _cancel)
     _run(ctx, move, ids, wanted, yes=yes, as_json=as_json)
 
 
@@ -92,9 +90,17 @@ def resolve(
         f"Resolve as {as_}",
         "resolved",
         auditing.RESOLVABLE,
-        lambda *of, **found: auditing.resolve(*of, as_, who(), **found),
+        lambda connection, ids, **found: auditing.resolve(connection, ids, as_, who(), **found),
     )
     _run(ctx, move, ids, wanted, yes=yes, as_json=as_json)
+
+
+def _requeue(connection: sa.Connection, ids: Sequence[int], **found: Any) -> set[int]:
+    return auditing.requeue(connection, ids, who(), **found)
+
+
+def _cancel(connection: sa.Connection, ids: Sequence[int], **found: Any) -> set[int]:
+    return auditing.cancel(connection, ids, who(), **found)
 
 
 def _run(ctx: click.Context, move: _Move, ids: Sequence[int], wanted: Filter, *, yes: bool, as_json: bool) -> None:

@@ -158,7 +158,9 @@ def test_json_of_every_verb(cli: Cli, engine: sa.Engine) -> None:
     rows.add(engine)
     for verb in OF_A_MAIL:
         json.loads(done(cli(*verb, "--json")))
-    assert set(main.list_commands(click.Context(main))) <= {verb[0] for verb in (*EMPTY, *FAILED, *OF_A_MAIL)} | ELSEWHERE
+    assert (
+        set(main.list_commands(click.Context(main))) <= {verb[0] for verb in (*EMPTY, *FAILED, *OF_A_MAIL)} | ELSEWHERE
+    )
 
 
 # --- Progress and completion

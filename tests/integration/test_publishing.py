@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from outbox import events, publishing, settlement
 from outbox.cli import main
-from outbox.database import create_engine
+from outbox.database import Statement, UtcDateTime, Words, create_engine
 from outbox.errors import SettingsError
 from outbox.models import EmailCursor
 from outbox.publishing import Published, publish
@@ -101,10 +101,10 @@ def settings(receiver: Receiver) -> Settings:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is over is old enough."""
-    monkeypatch.setattr(events, "_HORIZON", events.Statement(_without_margin, at=events.UtcDateTime))
+    monkeypatch.setattr(events, "_HORIZON", Statement(_without_margin, at=UtcDateTime))
 
 
-def _without_margin(sql: events.Words) -> str:
+def _without_margin(sql: Words) -> str:
     # A millisecond later, which is SQLite's grain.
     return events._horizon(sql).replace("-5.0", "0.002")
 
