@@ -19,6 +19,7 @@ REAP = "outbox.reap"
 
 PURGE = "outbox.purge"
 WATCH = "outbox.watch"
+PUBLISH_EVENTS = "outbox.publish_events"
 
 SEND_DAILY_REMINDERS = "workers.send_daily_reminders"
 SEND_MONTHLY_REPORTS = "workers.send_monthly_reports"

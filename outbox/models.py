@@ -304,7 +304,7 @@ class EmailAudit(Base):
     email_id: Mapped[int | None] = mapped_column(BigId)
     """The mail, if it was one: of many, each has a line of its own."""
     detail: Mapped[dict[str, Any]] = mapped_column(sa.JSON, default=dict)
-    """What else was said: a reason, a resolution, the filter that found the mail. No addresses."""
+    """What else was said: a reason, a resolution, a filter. No addresses but those that a person typed."""
 
 
 class EmailEvent(Base):

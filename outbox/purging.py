@@ -1,7 +1,8 @@
-"""What is old goes: bodies and files after `OUTBOX_BODY_RETENTION_DAYS`, rows after `OUTBOX_RETENTION_DAYS`.
+"""What is old goes: bodies and files after `OUTBOX_BODY_RETENTION_DAYS`, rows after `OUTBOX_RETENTION_DAYS`, and the
+record of who did what, which outlives the mail that it speaks of, after `OUTBOX_AUDIT_RETENTION_DAYS`.
 
 A mail's age counts from the end of its last recipient; one of which any row is not final keeps everything. With a mail
-go its rows, their attempts, and its idempotency key: the same key then makes a new mail.
+go its rows, their attempts and events, and its idempotency key: the same key then makes a new mail.
 
 Each batch is a transaction. It locks the mails that it means, passing over those that are locked, and looks in a second
 statement, under the lock, whether they still are what they seemed. `operations.requeue`, which alone moves a row that
@@ -16,13 +17,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.database import reading, utcnow
-from outbox.models import EmailAttachment, EmailBlob, EmailContent, QueuedEmail
+from outbox.models import EmailAttachment, EmailAudit, EmailBlob, EmailContent, QueuedEmail
 from outbox.settings import Settings
 
 BATCH = 500
 """Mails in a transaction: short enough that nobody waits for its locks."""
 
-_C, _Q, _B = EmailContent, QueuedEmail, EmailBlob
+_C, _Q, _B, _A = EmailContent, QueuedEmail, EmailBlob, EmailAudit
 BY_END = (_Q.finalized_at, _Q.id)
 BY_AGE = (_C.created_at, _C.id)
 FILES_BY_AGE = (_B.created_at, _B.sha256)
@@ -53,12 +54,20 @@ class Purged:
     files: int = 0
     bytes: int = 0
     """Of those files."""
+    lines: int = 0
+    """Of the record of who did what."""
 
 
-def purge(engine: sa.Engine, settings: Settings, *, dry_run: bool = False) -> Purged:
+def purge(
+    engine: sa.Engine,
+    settings: Settings,
+    *,
+    dry_run: bool = False,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Purged:
     """Delete what is past its retention. With `dry_run` only count it; files that go with their mails are not counted.
 
-    The ages are by the database's clock.
+    The ages are by the database's clock. `progress` hears after each batch how much it was.
     """
     with reading(engine) as connection:
         now = connection.execute(sa.select(utcnow())).scalar_one()
@@ -67,13 +76,17 @@ def purge(engine: sa.Engine, settings: Settings, *, dry_run: bool = False) -> Pu
     purged = Purged()
     for ids in _batches(engine, old_mails(rows_before), *BY_END):
         purged.mails += len(ids) if dry_run else _in_transaction(engine, delete_mails, ids, rows_before)
+        progress(len(ids))
     for ids in _batches(engine, old_bodies(bodies_before), *BY_AGE):
         purged.bodies += len(ids) if dry_run else _in_transaction(engine, empty_bodies, ids, bodies_before)
+        progress(len(ids))
     for hashes in _batches(engine, old_files(bodies_before), *FILES_BY_AGE):
         with engine.begin() as connection:
             sizes = (_sizes if dry_run else delete_files)(connection, hashes)
         purged.files += len(sizes)
         purged.bytes += sum(sizes)
+        progress(len(hashes))
+    purged.lines = _purge_audit(engine, now - timedelta(days=settings.outbox_audit_retention_days), dry_run, progress)
     return purged
 
 
@@ -123,6 +136,24 @@ def delete_files(connection: sa.Connection, hashes: Sequence[str]) -> Sequence[i
     locked = connection.scalars(lock).all()
     delete = sa.delete(_B).where(_B.sha256.in_(locked), _HAS_NO_LINK)
     return connection.scalars(delete.returning(_B.size)).all()
+
+
+def _purge_audit(engine: sa.Engine, before: datetime, dry_run: bool, progress: Callable[[int], object]) -> int:
+    """Along the primary key from its begin: what is oldest was written first, or nearly."""
+    gone, last = 0, 0
+    while True:
+        query = sa.select(_A.id, _A.at).where(_A.id > last).order_by(_A.id).limit(BATCH)
+        with reading(engine) as connection:
+            lines = connection.execute(query).all()
+        old = [line.id for line in lines if line.at < before]
+        if old and not dry_run:
+            with engine.begin() as connection:
+                connection.execute(sa.delete(_A).where(_A.id.in_(old)))
+        gone += len(old)
+        progress(len(old))
+        if len(old) < BATCH:
+            return gone
+        last = old[-1]
 
 
 def _sizes(connection: sa.Connection, hashes: Sequence[str]) -> Sequence[int]:

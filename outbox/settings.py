@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from outbox import standard_webhooks
 from outbox.addresses import Mailbox, parse_mailbox
 from outbox.endpoints import Endpoint, carried_by_login, default_port, parse_endpoints, parse_rate
 from outbox.errors import InvalidAddress, SettingsError
@@ -153,6 +154,8 @@ class Settings(BaseSettings):
     """Since a mail's last recipient was final: then all that is known of it goes, its idempotency key included."""
     outbox_body_retention_days: Count = 30
     """The same for what it says, and for the files that it carries."""
+    outbox_audit_retention_days: Count = 365
+    """How long it is known who did what."""
     outbox_max_message_bytes: Count = 25_000_000
     outbox_max_attachment_bytes: Count = 18_000_000
 
@@ -174,6 +177,9 @@ class Settings(BaseSettings):
     outbox_alert_uncertain: Count = 1
     """Mails that died, or became uncertain, within an hour: so many are a trouble."""
 
+    outbox_event_webhook: standard_webhooks.Address | None = None
+    """Who is told what became of mails. Read `publishing`."""
+    outbox_event_secret: standard_webhooks.Secret | None = None
     outbox_dkim_key_file: Path | None = None
     outbox_dkim_selector: str | None = None
     outbox_dkim_domain: str | None = None
@@ -276,6 +282,8 @@ class Settings(BaseSettings):
                 "OUTBOX_DKIM_KEY_FILE and OUTBOX_DKIM_SELECTOR go together, a key and where DNS has its other half: "
                 "set both or neither"
             )
+        if (self.outbox_event_webhook is None) is not (self.outbox_event_secret is None):
+            raise ValueError("OUTBOX_EVENT_WEBHOOK and OUTBOX_EVENT_SECRET go together: set both or neither")
         if self.outbox_dkim_domain and self.outbox_dkim_key_file is None:
             raise ValueError("OUTBOX_DKIM_DOMAIN is set, and OUTBOX_DKIM_KEY_FILE is not: nothing would be signed")
         set_too = [name for name in _ONE_RELAY if name in self.model_fields_set and getattr(self, name)]

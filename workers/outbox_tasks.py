@@ -9,10 +9,11 @@ from celery import shared_task
 from flask import current_app
 
 import outbox.drain
+import outbox.publishing
 import outbox.purging
 import outbox.reaper
 from app import dead_tasks
-from app.queues import DRAIN, PURGE, REAP, SEND_EMAILS, WATCH, queue_of
+from app.queues import DRAIN, PUBLISH_EVENTS, PURGE, REAP, SEND_EMAILS, WATCH, queue_of
 from outbox.logs import tell
 from outbox.states import Priority
 
@@ -88,6 +89,17 @@ def purge() -> dict[str, int]:
         "%(dead_tasks)d dead tasks", **purged,
     )  # fmt: skip
     return purged
+
+
+@shared_task(name=PUBLISH_EVENTS, ignore_result=True)
+def publish_events() -> None:
+    """Tell the webhook what became of mails since the last time."""
+    parts = current_app.extensions
+    published = outbox.publishing.publish(parts["engine"], parts["settings"])
+    if published.events:
+        log.info("events: %d told", published.events)
+    if published.problem and published.tried:
+        log.error("events: %s; they are kept, and it is tried again", published.problem)
 
 
 @shared_task(name=WATCH)

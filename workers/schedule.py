@@ -25,6 +25,7 @@ MONTH = 28 * DAY  # the shortest
 
 WATCH_SECONDS = MINUTE
 HEALTH_SECONDS = 5 * MINUTE
+PUBLISH_SECONDS = 15.0
 
 
 def beat_schedule(settings: AppSettings) -> dict[str, dict[str, Any]]:
@@ -51,6 +52,8 @@ def beat_schedule(settings: AppSettings) -> dict[str, dict[str, Any]]:
         # An upload asks for its own at once; this makes those whose task was lost.
         queues.GENERATE_THUMBNAILS: (crontab(minute=0), HOUR),
     }
+    if settings.outbox_event_webhook is not None:
+        entries[queues.PUBLISH_EVENTS] = (PUBLISH_SECONDS, PUBLISH_SECONDS)
     return {
         name: {"task": name, "schedule": schedule, "options": {"expires": period * _EXPIRES}}
         for name, (schedule, period) in entries.items()

@@ -35,11 +35,15 @@ _VERBS = {
     "resume": "relaying:resume",
     "suppress": "suppressing:suppress",
     "stats": "gauges:stats",
+    "audit": "auditing:audit",
+    "events": "telling:events",
     "adopt": "adopting:adopt",
     "rotate-keys": "rotating:rotate_keys",
     "purge": "purging:purge",
     "doctor": "examining:doctor",
     "bounces": "bouncing:bounces",
+    "erase": "erasing:erase",
+    "completion": "completing:completion",
 }
 """Where each is, in this package. It is imported when it is called: `list` need not wait for all that `drain` sends
 with, nor a worker, which shows its tables as these do, for any of them."""

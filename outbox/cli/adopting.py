@@ -2,7 +2,7 @@
 
 import click
 
-from outbox import fence, stats
+from outbox import auditing, fence, stats
 from outbox.cli.surroundings import open_database, who
 from outbox.cli.terminal import count, json_option, put_json
 from outbox.database import reading
@@ -31,6 +31,7 @@ def adopt(*, yes: bool, as_json: bool) -> None:
         if not ours:
             with engine.begin() as connection:
                 fence.adopt(connection, settings, who())
+                auditing.record(connection, who(), "adopt", f"the mail of {before!r}", by=settings.outbox_environment)
     if as_json:
         put_json({"environment": settings.outbox_environment, "before": before, "adopted": not ours} | waiting)
     elif ours:

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from outbox import dsn, feedback
 from outbox.cli.surroundings import open_database
-from outbox.cli.terminal import count, json_option, put_json, safe
+from outbox.cli.terminal import count, json_option, put_json
 from outbox.dsn import NotAReport
 from outbox.errors import OutboxError
+from outbox.printable import safe
 
 OUTCOMES = ("recorded", "known", "unknown", "other", "unreadable")
 """What a message of the mailbox came to, the first that fits; `other` is no report."""

@@ -8,18 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import click
 import sqlalchemy as sa
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.orm import Session
 
 import outbox.drain
 import outbox.reaper
 from outbox import stats
 from outbox.cli.listing import MailTable, fields
+from outbox.cli.progress import progress
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import count, json_option, put, put_json
 from outbox.database import reading, utcnow
@@ -114,7 +112,7 @@ def drain(ctx: click.Context, *, dry_run: bool, as_json: bool) -> None:
             return
         with reading(engine) as connection:
             due = sum(lane.due for lane in stats.waiting(connection).values())
-        with _progress(due) as advance:
+        with progress("Sending:", due) as advance:
             run = Run(engine, settings, advance)
             with _handled(run.stop):
                 run.run()
@@ -171,16 +169,6 @@ def _report(run: Run, *, as_json: bool) -> None:
 
 def _name(number: signal.Signals | None) -> str | None:
     return None if number is None else number.name
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr, if that is a terminal."""
-    console = Console(stderr=True)
-    columns: list[Any] = [TextColumn("Sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal or not total) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.advance(task, done)
 
 
 @contextmanager

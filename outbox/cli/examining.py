@@ -16,8 +16,9 @@ from rich.text import Text
 from outbox.cli import checks, dns_checks, relay_checks
 from outbox.cli.findings import Check, Finding, Is, fine, wrong
 from outbox.cli.following import GRACE_SECONDS, Journey, follow, send
-from outbox.cli.terminal import count, json_option, put, put_json, safe, table
+from outbox.cli.terminal import count, json_option, put, put_json, table
 from outbox.errors import SettingsError
+from outbox.printable import safe
 from outbox.settings import Settings
 
 PATIENCE = 20.0

@@ -7,6 +7,7 @@ import click
 from rich.text import Text
 
 from outbox import stats as gauges
+from outbox.cli import live
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import cell, json_option, put, put_json, table
 from outbox.database import reading
@@ -27,13 +28,27 @@ _LINES = {
 
 
 @click.command(short_help="Count the mails: due, in flight, failed and sent.")
+@click.option(
+    "--watch",
+    is_flag=False,
+    flag_value="2",
+    callback=live.check_seconds,
+    metavar="[SECONDS]",
+    help="Show it live, with rates, relays, workers and what is wrong, until Ctrl-C. [every 2 seconds]",
+)
 @json_option
-def stats(*, as_json: bool) -> None:
+def stats(watch: float | None, *, as_json: bool) -> None:
     """Count the mails: what is due, in flight and failed, and what was sent within the hour and the day.
 
     Scheduled is what goes later, at its appointed time or when its next try is due. Claimed and sending mail is in a
     worker's hands. Uncertain and dead mail waits for a person, from whatever time.
     """
+    if watch is not None:
+        if as_json:
+            raise click.UsageError("--watch is for eyes, --json for programs: keep one")
+        with open_database() as (settings, engine):
+            live.watch(engine, settings, watch)
+        return
     lanes = _read()
     if as_json:
         put_json(lanes)

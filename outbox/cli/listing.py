@@ -8,13 +8,15 @@ import sqlalchemy as sa
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from outbox.addresses import parse_mailbox
+from outbox import searching
+from outbox.cli.filtering import filter_options
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import RemarkTable, cell, count, json_option, put, put_json
 from outbox.database import reading
 from outbox.models import QueuedEmail
+from outbox.searching import Filter
 from outbox.states import LEASED, Priority, Status
-from outbox.times import distance
+from outbox.times import clock, distance
 
 STYLES = {
     Status.PENDING: "",
@@ -26,52 +28,32 @@ STYLES = {
     Status.CANCELLED: "dim",
 }
 
-_INDEXED = {
-    Status.PENDING: "status = 'pending'",
-    Status.CLAIMED: "status IN ('claimed', 'sending') AND status = 'claimed'",
-    Status.SENDING: "status IN ('claimed', 'sending') AND status = 'sending'",
-    Status.SENT: "status = 'sent'",  # most rows are: the newest are found at once
-    Status.DEAD: "status IN ('dead', 'uncertain') AND status = 'dead'",
-    Status.UNCERTAIN: "status IN ('dead', 'uncertain') AND status = 'uncertain'",
-    Status.CANCELLED: "status IN ('sent', 'dead', 'cancelled') AND status = 'cancelled'",
-}
-"""The condition, led by the predicate of the partial index that knows the rows of that status."""
-
 
 @click.command("list", short_help="List the mails of the queue, newest first.")
-@click.option("--status", type=click.Choice([str(status) for status in Status]))
-@click.option("--recipient", metavar="ADDRESS", help="Mail to this address, in whatever letter case.")
-@click.option("--category")
-@click.option("--priority", type=click.Choice([lane.label for lane in Priority]))
+@filter_options
+@click.option("--before", type=click.IntRange(min=1), metavar="ID", help="Go on behind this mail.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
 @json_option
-def list_(
-    status: str | None, recipient: str | None, category: str | None, priority: str | None, limit: int, *, as_json: bool
-) -> None:
-    """List the mails of the queue, newest first, one for each recipient."""
-    # Along the primary key from its end: without filters it reads `limit` rows. Neither recipient nor category has an
-    # index; the rarer the match, the more history is read.
-    query = sa.select(QueuedEmail).order_by(QueuedEmail.id.desc()).limit(limit)
-    if status:
-        query = query.where(sa.text(_INDEXED[Status(status)]))
-    if recipient:
-        address = parse_mailbox("recipient", recipient).address
-        # Both sides by the database: which letters its `lower` knows is its own affair.
-        query = query.where(sa.func.lower(QueuedEmail.recipient) == sa.func.lower(address))
-    if category:
-        query = query.where(QueuedEmail.category == category)
-    if priority:
-        query = query.where(QueuedEmail.priority == Priority[priority.upper()])
+def list_(wanted: Filter, before: int | None, limit: int, *, as_json: bool) -> None:
+    """List the mails of the queue, newest first, one for each recipient. All that is asked for must hold.
+
+    A recipient, a Message-ID, a request and every status but sent are found however old they are. For anything else,
+    this looks through the newest 20,000 mails, says how far back that was, and with which --before it goes on.
+    """
     with open_database() as (_, engine), reading(engine) as connection, Session(connection) as session:
-        rows = session.scalars(query).all()
+        found = searching.page(session, wanted, before=before, limit=limit)
     if as_json:
-        put_json([fields(row) for row in rows])
-    elif not rows:
+        put_json([fields(row) for row in found.mails])
+    elif found.mails:
+        put(MailTable(found.mails))
+    elif found.searched_to is None:
         click.echo("No mail.", err=True)
-    else:
-        put(MailTable(rows))
-        if len(rows) == limit:
-            click.echo(f"The newest {count(limit, 'mail')}; --limit shows more.", err=True)
+    if found.searched_to is not None:
+        click.echo(f"Searched back to {clock(found.searched_to)}; --before {found.next_before} goes on.", err=True)
+    elif found.next_before is not None and not as_json:
+        click.echo(
+            f"The newest {count(limit, 'mail')}; --limit shows more, --before {found.next_before} goes on.", err=True
+        )
 
 
 def fields(row: QueuedEmail) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from dataclasses import asdict
 
 import click
 
-from outbox.cli.surroundings import open_database
+from outbox import auditing
+from outbox.cli.progress import progress
+from outbox.cli.surroundings import open_database, who
 from outbox.cli.terminal import count, json_option, put_json
 from outbox.purging import purge as purge_old
 
@@ -18,11 +20,17 @@ def purge(*, dry_run: bool, as_json: bool) -> None:
     Mails that have been over for OUTBOX_RETENTION_DAYS go, with their attempts and their idempotency keys. Of those
     over for OUTBOX_BODY_RETENTION_DAYS goes what they said, and their files; so do files of that age that no mail has.
 
+    So does what is on record of who did what, after OUTBOX_AUDIT_RETENTION_DAYS.
+
     Mail that is not over stays, however old, and so does uncertain mail. --dry-run counts a mail that would go as
     a body, too, and does not count the files that would then be no mail's.
     """
     with open_database() as (settings, engine):
-        purged = purge_old(engine, settings, dry_run=dry_run)
+        with progress("Counting:" if dry_run else "Deleting:", None) as advance:
+            purged = purge_old(engine, settings, dry_run=dry_run, progress=advance)
+        if not dry_run:
+            with engine.begin() as connection:
+                auditing.record(connection, who(), "purge", "what is past its retention", **asdict(purged))
     if as_json:
         put_json(asdict(purged) | {"dry_run": dry_run})
         return
@@ -30,5 +38,6 @@ def purge(*, dry_run: bool, as_json: bool) -> None:
         f"{'Would delete' if dry_run else 'Deleted'} {count(purged.mails, 'mail')} "
         f"(OUTBOX_RETENTION_DAYS={settings.outbox_retention_days}), what {count(purged.bodies, 'mail')} said "
         f"(OUTBOX_BODY_RETENTION_DAYS={settings.outbox_body_retention_days}), "
-        f"and {count(purged.files, 'file')} of {count(purged.bytes, 'byte')}."
+        f"{count(purged.files, 'file')} of {count(purged.bytes, 'byte')}, and {count(purged.lines, 'line')} of the "
+        f"record (OUTBOX_AUDIT_RETENTION_DAYS={settings.outbox_audit_retention_days})."
     )

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,11 @@ from sqlalchemy.orm import Session
 
 from outbox.attachments import Attachment
 from outbox.cli.listing import MailTable, fields
+from outbox.cli.moments import moment
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import json_option, put, put_json
 from outbox.service import EmailService
 from outbox.states import OnUncertain, Priority
-
-
-def moment(_: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
-    """An aware time. One without a zone is refused as in Python: whose clock, and on which side of the DST change?"""
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{value!r} is not an ISO 8601 time, such as 2026-12-24T18:00+01:00 or 2026-12-24T17:00Z", param=parameter
-        ) from error
-    if moment.utcoffset() is None:
-        here = moment.astimezone().isoformat(timespec="minutes")
-        raise click.BadParameter(
-            f"{value!r} has no time zone: write {here} if this machine's is meant, or end in Z for UTC",
-            param=parameter,
-        )
-    return moment
 
 
 class _TextFile(click.File):

@@ -7,7 +7,7 @@ import click
 import sqlalchemy as sa
 from rich.text import Text
 
-from outbox import breaker
+from outbox import auditing, breaker
 from outbox.breaker import Standing
 from outbox.cli.surroundings import open_database, who
 from outbox.cli.terminal import RemarkTable, cell, json_option, put, put_json
@@ -58,7 +58,7 @@ def pause(relay: str | None, reason: str, *, as_json: bool) -> None:
         raise click.BadParameter(f"{reason!r}: say why, in printable characters", param_hint="--reason")
     with open_database() as (settings, engine), engine.begin() as connection:
         name = _known(settings, relay)
-        breaker.pause(connection, name, reason, who())
+        auditing.pause(connection, name, reason, who())
     if as_json:
         put_json({"relay": name, "paused": True})
     else:
@@ -72,7 +72,7 @@ def resume(relay: str | None, *, as_json: bool) -> None:
     """Send to RELAY (host:port; the only one, if there is one) again, whoever or whatever had stopped that."""
     with open_database() as (settings, engine), engine.begin() as connection:
         name = _known(settings, relay)
-        resumed = breaker.resume(connection, name, who())
+        resumed = auditing.resume(connection, name, who())
     if as_json:
         put_json({"relay": name, "resumed": resumed})
     else:

@@ -5,7 +5,9 @@ from collections import Counter
 import click
 import sqlalchemy as sa
 
-from outbox.cli.surroundings import open_database
+from outbox import auditing
+from outbox.cli.progress import progress
+from outbox.cli.surroundings import open_database, who
 from outbox.cli.terminal import count, json_option, put_json
 from outbox.database import reading
 from outbox.errors import KeyMissing, SettingsError
@@ -50,14 +52,18 @@ def _rotate(engine: sa.Engine, safe: Safe) -> Counter[str]:
     with reading(engine) as connection:
         ids = connection.scalars(sa.select(c.id).where(c.sealed.is_not(None)).order_by(c.id)).all()
     found: Counter[str] = Counter()
-    for start in range(0, len(ids), _BATCH):
-        batch = c.id.in_(ids[start : start + _BATCH])
-        # Locked, and waited for: one that is skipped would keep the old key.
-        waiting = sa.select(c.id, c.sealed).where(batch, c.sealed.is_not(None)).order_by(c.id)
-        with engine.begin() as connection:
-            for id_, sealed in connection.execute(waiting.with_for_update(key_share=True)).all():
-                assert sealed is not None
-                found[_rotate_one(connection, safe, id_, sealed)] += 1
+    with progress("Encrypting anew:", len(ids)) as advance:
+        for start in range(0, len(ids), _BATCH):
+            part = ids[start : start + _BATCH]
+            # Locked, and waited for: one that is skipped would keep the old key.
+            waiting = sa.select(c.id, c.sealed).where(c.id.in_(part), c.sealed.is_not(None)).order_by(c.id)
+            with engine.begin() as connection:
+                for id_, sealed in connection.execute(waiting.with_for_update(key_share=True)).all():
+                    assert sealed is not None
+                    found[_rotate_one(connection, safe, id_, sealed)] += 1
+            advance(len(part))
+    with engine.begin() as connection:
+        auditing.record(connection, who(), "rotate-keys", "sensitive mail", **found)
     return found
 
 

@@ -9,7 +9,8 @@ from rich.console import RenderableType
 from rich.text import Text
 from sqlalchemy.orm import Session
 
-from outbox import feedback, showing
+from outbox import auditing, feedback, showing
+from outbox.cli.auditing import AuditTable
 from outbox.cli.listing import STYLES, MailTable, fields
 from outbox.cli.moving import mail_id
 from outbox.cli.surroundings import open_database
@@ -50,7 +51,7 @@ _FEEDBACK = {
 @json_option
 def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
     """Show a mail: how it stands, its row, what it says, every attempt with the relay's words, what was told of it
-    afterwards (bounces, complaints), and who else gets it.
+    afterwards (bounces, complaints), who did what to it, and who else gets it.
     """
     if html + source + as_json > 1:
         raise click.UsageError("--html, --source and --json exclude each other: keep one")
@@ -63,9 +64,9 @@ def show(id_: int, *, html: bool, source: bool, as_json: bool) -> None:
         elif source:
             put_exactly(showing.source(session, row))
         elif as_json:
-            put_json({"why": explain(connection, settings, id_), **_everything(connection, row)})
+            put_json({"why": explain(connection, settings, id_), **_everything(row), **_afterwards(connection, id_)})
         else:
-            _put(row, explain(connection, settings, id_), feedback.of_mail(connection, id_))
+            _put(row, explain(connection, settings, id_), **_afterwards(connection, id_))
 
 
 @click.command(short_help="Say why a mail has not gone yet, or what became of it.")
@@ -81,13 +82,17 @@ def why(id_: int, *, as_json: bool) -> None:
         click.echo(safe(sentence))
 
 
-def _put(row: QueuedEmail, sentence: str, told: Sequence[sa.Row[Any]]) -> None:
+def _put(
+    row: QueuedEmail, sentence: str, *, feedback: Sequence[dict[str, Any]], audit: Sequence[dict[str, Any]]
+) -> None:
     content = row.content
     parts: list[RenderableType] = [Text(safe(sentence)), "", facts([*_row_facts(row), *_content_facts(content)])]
     if row.tries:
         parts += ["", Text("Attempts", style="bold"), _attempt_table(row.tries)]
-    if told:
-        parts += ["", Text("Feedback", style="bold"), _feedback_table(told)]
+    if feedback:
+        parts += ["", Text("Feedback", style="bold"), _feedback_table(feedback)]
+    if audit:
+        parts += ["", Text("Who did what", style="bold"), AuditTable(audit)]
     others = [other for other in content.recipients if other.id != row.id]
     if others:
         parts += ["", Text("Other recipients of this mail", style="bold"), MailTable(others)]
@@ -158,26 +163,31 @@ def _attempt_table(tries: list[EmailAttempt]) -> RenderableType:
     return made
 
 
-def _feedback_table(told: Sequence[sa.Row[Any]]) -> RenderableType:
+def _feedback_table(told: Sequence[dict[str, Any]]) -> RenderableType:
     made = table("When", "Kind", "By", "Said", cut=("Said",))
     for event in told:
         made.add_row(
-            cell(f"{event.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}"),
-            cell(event.kind.replace("_", " "), _FEEDBACK[Feedback(event.kind)]),
-            cell(event.provider),
-            Text(safe(event.said), overflow="fold"),
+            cell(f"{event['occurred_at'].astimezone():%Y-%m-%d %H:%M:%S}"),
+            cell(event["kind"].replace("_", " "), _FEEDBACK[Feedback(event["kind"])]),
+            cell(event["provider"]),
+            Text(safe(event["said"]), overflow="fold"),
         )
     return made
 
 
-def _everything(connection: sa.Connection, row: QueuedEmail) -> dict[str, Any]:
+def _afterwards(connection: sa.Connection, id_: int) -> dict[str, list[dict[str, Any]]]:
+    """What was told of the mail after its 250, and what people did to it."""
+    told, deeds = feedback.of_mail(connection, id_), auditing.of_mail(connection, id_)
+    return {"feedback": [row._asdict() for row in told], "audit": [row._asdict() for row in deeds]}
+
+
+def _everything(row: QueuedEmail) -> dict[str, Any]:
     content = row.content
     return {
         "mail": fields(row),
         "content": _columns(content) | {"sealed": content.sealed is not None},
         "attachments": [_columns(file) for file in content.attachments],
         "attempts": [_columns(attempt) for attempt in row.tries],
-        "feedback": [dict(event._mapping) for event in feedback.of_mail(connection, row.id)],  # noqa: SLF001 - its public name
         "others": [fields(other) for other in content.recipients if other.id != row.id],
     }
 

@@ -6,8 +6,8 @@ import click
 import sqlalchemy as sa
 from rich.text import Text
 
-from outbox import subscriptions, suppressions
-from outbox.cli.queueing import moment
+from outbox import auditing, subscriptions, suppressions
+from outbox.cli.moments import moment
 from outbox.cli.surroundings import open_database, who
 from outbox.cli.terminal import RemarkTable, cell, json_option, put, put_json
 from outbox.database import reading
@@ -55,7 +55,7 @@ def suppress(
             else:
                 assert reason is not None
                 _check_category(settings, category)
-                added = suppressions.add(connection, target, reason, who(), until, category=category or "")
+                added = auditing.suppress(connection, target, reason, who(), until, category=category or "")
                 _put_added(added, as_json=as_json)
 
 
@@ -112,7 +112,7 @@ def _put_added(added: Suppression, *, as_json: bool) -> None:
 
 def _remove(connection: sa.Connection, target: str, category: str, *, as_json: bool) -> None:
     of = f" of {category!r}" if category else ""
-    if not suppressions.remove(connection, target, category):
+    if not auditing.unsuppress(connection, target, who(), category=category):
         raise OutboxError(
             f"{target} is not suppressed for {f'mail{of}' if category else 'all mail'}: `outbox suppress --list` shows "
             "who is, and for what"

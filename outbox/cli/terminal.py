@@ -86,12 +86,12 @@ class RemarkTable:
 
 def put(*parts: RenderableType) -> None:
     """Print: in colour on a terminal; plain, and without blanks at the ends of lines, anywhere else."""
-    console = _console()
-    if console.is_terminal:
-        console.print(*parts, sep="\n")
+    out = console()
+    if out.is_terminal:
+        out.print(*parts, sep="\n")
         return
-    with console.capture() as captured:
-        console.print(*parts, sep="\n")
+    with out.capture() as captured:
+        out.print(*parts, sep="\n")
     click.echo("\n".join(line.rstrip() for line in captured.get().split("\n")), nl=False)
 
 
@@ -124,11 +124,12 @@ def facts(pairs: Iterable[tuple[str, object]]) -> Table:
     return made
 
 
-def _console() -> Console:
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = UNBOUNDED
-    return console
+def console() -> Console:
+    """Of stdout."""
+    made = Console(highlight=False, markup=False, emoji=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = UNBOUNDED
+    return made
 
 
 def _json_value(value: object) -> Any:

@@ -346,8 +346,11 @@ def test_list_filters_and_starts_with_the_newest(cli: Cli, engine: sa.Engine) ->
     assert listed("--recipient", "bob@x.example", "--status", "sent") == [3, 2]
     assert listed("--category", "bill") == [2, 1]
     assert listed("--priority", "high") == [4, 3]
+    assert listed("--dead-reason", "rejected", "--since", "2h") == [4]
+    assert listed("--until", "2h") == listed("--subject", "no such") == []
 
-    assert cli("list", "--limit", "2").stderr == "The newest 2 mails; --limit shows more.\n"
+    assert cli("list", "--limit", "2").stderr == "The newest 2 mails; --limit shows more, --before 4 goes on.\n"
+    assert listed("--before", "4", "--limit", "2") == [3, 2]
     empty = cli("list", "--status", "cancelled")
     assert (empty.exit_code, empty.stdout, empty.stderr) == (0, "", "No mail.\n")
     bad = cli("list", "--recipient", "nobody")

@@ -9,13 +9,13 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from sqlalchemy.orm import Session
 
-from outbox import operations, purging
+from outbox import auditing, operations, purging
 from outbox.attachments import Attachment, Blob
 from outbox.cli import main
 from outbox.database import create_engine, utcnow
 from outbox.errors import InvalidEmail, SettingsError
 from outbox.explaining import explain
-from outbox.models import EmailAttachment, EmailAttempt, EmailBlob, EmailContent, QueuedEmail
+from outbox.models import EmailAttachment, EmailAttempt, EmailAudit, EmailBlob, EmailContent, QueuedEmail
 from outbox.purging import Purged, purge
 from outbox.service import EmailService
 from outbox.settings import Settings
@@ -303,14 +303,21 @@ def test_the_command_says_what_went(engine: sa.Engine, monkeypatch: pytest.Monke
     monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
     id_ = queue(engine)
     end(engine, id_, 91)
+    with engine.begin() as connection:
+        auditing.record(connection, "ada", "pause", "relay y")
+        connection.execute(sa.update(EmailAudit).values(at=rows.from_now(-366 * 86400)))
+        auditing.record(connection, "ada", "pause", "relay x")
     asked = CliRunner().invoke(main, ["purge", "--dry-run"])
     assert asked.output == (
-        "Would delete 1 mail (OUTBOX_RETENTION_DAYS=90), what 1 mail said (OUTBOX_BODY_RETENTION_DAYS=30), and 0 files "
-        "of 0 bytes.\n"
+        "Would delete 1 mail (OUTBOX_RETENTION_DAYS=90), what 1 mail said (OUTBOX_BODY_RETENTION_DAYS=30), 0 files of "
+        "0 bytes, and 1 line of the record (OUTBOX_AUDIT_RETENTION_DAYS=365).\n"
     )
     done = CliRunner().invoke(main, ["purge", "--json"])
     assert done.exit_code == 0
     assert '"mails": 1' in done.output
+    with engine.connect() as connection:
+        (younger, deed) = auditing.lines(connection)[::-1]
+    assert (younger.target, deed.action, deed.detail["lines"]) == ("relay x", "purge", 1)
     assert held(engine, QueuedEmail) == 0
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from outbox import (
     auditing,
     claims,
+    events,
     feedback,
     operations,
     purging,
@@ -182,11 +183,12 @@ def run_each(connection: sa.Connection, check: Check) -> None:
     _decide(connection, check, ids)
     _wipe(connection, check, ids)
     _replace(connection, check)
-    _purge(connection, check)
     _tell(connection, check)
+    _purge(connection, check)
+    _take_feedback(connection, check)
 
 
-def _tell(connection: sa.Connection, check: Check) -> None:
+def _take_feedback(connection: sa.Connection, check: Check) -> None:
     told = Event(Feedback.BOUNCED, "ses", "1", "nobody@example.com", from_now(0), message_ids=("<7@example.com>",))
     assert feedback.take(connection, [told, replace(told, message_ids=(), provider_id="0100018f")])[Taken.UNKNOWN] == 2
     check("ix_email_queue_recipient")
@@ -286,6 +288,11 @@ def _replace(connection: sa.Connection, check: Check) -> None:
     check("ix_email_queue_collapse", "pk_email_contents")
     superseding.take_up(connection, digest)
     check("pk_email_queue", "pk_email_contents")
+
+
+def _tell(connection: sa.Connection, check: Check) -> None:
+    events.between(connection, events.beginning(from_now(-60)), from_now(-5))
+    check("ix_email_attempts_unsent", "ix_email_queue_final")
 
 
 def _purge(connection: sa.Connection, check: Check) -> None:

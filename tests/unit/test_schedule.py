@@ -43,7 +43,9 @@ def test_every_task_that_runs_by_itself_has_an_entry() -> None:
     names = {
         value for value in vars(queues).values() if isinstance(value, str) and value.startswith(("outbox.", "workers."))
     }
-    assert set(entries()) == names - on_demand
+    told = {"outbox_event_webhook": "https://x.example/", "outbox_event_secret": f"whsec_{'a' * 32}"}
+    assert set(entries(**told)) == names - on_demand
+    assert set(entries()) == names - on_demand - {queues.PUBLISH_EVENTS}
 
 
 def test_what_waits_for_a_worker_is_dropped_before_its_successor_comes() -> None:

@@ -132,19 +132,19 @@ def test_a_figure_is_above_zero(field: str) -> None:
 def test_no_password_in_any_message(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "SMTP_USER": "ada",
-        "SMTP_PASSWORD": "secret",
+        "SMTP_PASSWORD": "swordfish",
         "SMTP_PORT": "x",
-        "REDIS_URL": "http://:secret@redis/0",
+        "REDIS_URL": "http://:swordfish@redis/0",
     }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as refused:
         AppSettings.load()
     assert "REDIS_URL='http://***@redis/0'" in str(refused.value)
-    assert "secret" not in f"{refused.value}{refused.value.__cause__}"
+    assert "swordfish" not in f"{refused.value}{refused.value.__cause__}"
 
     monkeypatch.delenv("SMTP_PORT")
     monkeypatch.delenv("REDIS_URL")
-    assert "secret" not in repr(Settings.load())
+    assert "swordfish" not in repr(Settings.load())
 
 
 def test_the_example_lists_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
