@@ -41,9 +41,9 @@ class DeadTask(Base):
     """Celery's: a task that is delivered again, and fails again, has one line."""
     name: Mapped[str] = mapped_column(sa.Text)
     queue: Mapped[str] = mapped_column(sa.Text)
-    args: Mapped[list[Any] | None] = mapped_column(sa.JSON)
+    args: Mapped[list[Any] | None] = mapped_column(sa.JSON, nullable=False)
     """None, as JSON: they were too long to be kept, and the task cannot be sent once more."""
-    kwargs: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON)
+    kwargs: Mapped[dict[str, Any] | None] = mapped_column(sa.JSON, nullable=False)
     exception: Mapped[str] = mapped_column(sa.Text)
     """Its type and its words."""
     traceback: Mapped[str] = mapped_column(sa.Text)
