@@ -61,7 +61,7 @@ def lines(
     """The newest, along the primary key. `who` and `target`: a part of it, in whatever letter case."""
     table = EmailAudit.__table__
     c = table.c
-    wanted = (
+    wanted: tuple[tuple[object, Callable[[], Any]], ...] = (
         (who, lambda: c.who.icontains(who, autoescape=True)),
         (action, lambda: c.action == action),
         (target, lambda: c.target.icontains(target, autoescape=True)),

@@ -13,7 +13,8 @@ from celery.schedules import crontab, maybe_schedule
 from flask import current_app
 from flask.cli import AppGroup
 
-from outbox.cli.terminal import cell, json_option, put, put_json, safe, table
+from outbox.cli.terminal import cell, json_option, put, put_json, table
+from outbox.printable import safe
 from outbox.times import distance, duration
 
 _DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")

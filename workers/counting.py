@@ -75,7 +75,9 @@ class Counts:
             ),
         }
         self.dead = counter("dead_total", "Mails that will not be delivered", "reason")
-        self.lease_lost = counter("lease_lost_total", "Mails given up by a worker: others had them, or the database was silent")
+        self.lease_lost = counter(
+            "lease_lost_total", "Mails given up by a worker: others had them, or the database was silent"
+        )
         self.reaped = counter("reaped_total", "Mails taken back from workers that are gone")
         self.queue_seconds = histogram(
             "queue_seconds",

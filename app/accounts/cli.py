@@ -13,7 +13,8 @@ from app.accounts import passwords, tokens
 from app.accounts.models import Organisation, Role, User
 from outbox.addresses import parse_mailbox
 from outbox.cli.surroundings import explain
-from outbox.cli.terminal import RemarkTable, cell, put, safe
+from outbox.cli.terminal import RemarkTable, cell, put
+from outbox.printable import safe
 
 
 class _Users(AppGroup):

@@ -6,7 +6,7 @@ they are the same for a colleague in another zone.
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from werkzeug.exceptions import BadRequest
 
@@ -48,7 +48,7 @@ def read(given: Mapping[str, str], user: User) -> Filter:
     )
 
 
-def spelled(wanted: Filter) -> dict[str, str]:
+def spelled(wanted: Filter) -> dict[str, Any]:
     """The filter as `read` takes it."""
     given = {name: getattr(wanted, name) for name in _NAMES}
     return {name: _SPELLED.get(type(value), str)(value) for name, value in given.items() if value is not None}

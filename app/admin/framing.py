@@ -15,8 +15,8 @@ _POLICY = (
 """Its own styles stay, or nobody would see what the recipient saw; pictures are those that the mail itself brings."""
 
 _LOADING = re.compile(r"(</?)(?=(?:iframe|frame|frameset|object|embed|link|base|meta)\b)", re.IGNORECASE)
-"""Chromium (156) connects to where a frame within would lead before it asks the policy. It sends no request, and yet the
-sender could tell when the mail is being looked at, and from where. What `rel=preconnect` does is nobody's policy."""
+"""Chromium (156) connects to where a frame within would lead before it asks the policy. It sends no request, and yet
+the sender could tell when the mail is looked at, and from where. What `rel=preconnect` does is nobody's policy."""
 
 
 def framed(html: str) -> Response:

@@ -3,7 +3,7 @@
 import re
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import sqlalchemy as sa
 from flask import Blueprint, Response, abort, current_app, render_template
@@ -77,13 +77,13 @@ def _found(session: Session, id_: int) -> QueuedEmail:
     return row
 
 
-def _files(session: Session, id_: int) -> Sequence[sa.Row[Any]]:
+def _files(session: Session, content_id: int) -> Sequence[sa.Row[str, str, str | None, int]]:
     """Names and sizes. The bytes are not asked for."""
     a = EmailAttachment
     query = sa.select(a.filename, a.content_type, a.inline_id, EmailBlob.size).join(
         EmailBlob, EmailBlob.sha256 == a.sha256
     )
-    return session.execute(query.where(a.content_id == id_).order_by(a.position)).all()
+    return session.execute(query.where(a.content_id == content_id).order_by(a.position)).all()
 
 
 def _with_pictures(session: Session, said: str, content: EmailContent) -> str:

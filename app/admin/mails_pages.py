@@ -56,7 +56,7 @@ def find() -> Response:
     session = request_session()
     number = typed.lower().removeprefix("mail").strip().removeprefix("#")
     if number.isascii() and number.isdigit():
-        if len(number) < len(str(LARGEST_ID)) and session.get(QueuedEmail, int(number)):
+        if len(number) < len(str(LARGEST_ID)) and session.get(QueuedEmail, int(number)) is not None:
             return redirect(url_for("admin.mail.show", id_=int(number)))
         flash(f"There is no mail {number}.", "trouble")
     wanted = _meant(session, typed)

@@ -37,15 +37,13 @@ class Deed(NamedTuple):
 def index() -> str:
     """The newest first, in pages; of one person, or to one thing, if the address says so."""
     fields = Fields(request.args)
-    wanted = {name: fields.text(name, _LONGEST) for name in ("who", "target")}
-    before, connection = fields.id("before"), request_session().connection()
-    lines = auditing.lines(
-        connection, **{name: text or None for name, text in wanted.items()}, before=before, limit=_PAGE
-    )
+    who, target, before = fields.text("who", _LONGEST), fields.text("target", _LONGEST), fields.id("before")
+    connection = request_session().connection()
+    lines = auditing.lines(connection, who=who or None, target=target or None, before=before, limit=_PAGE)
     return render_template(
         "admin/record.html",
         deeds=list(_deeds(lines)),
-        wanted=wanted,
+        wanted={"who": who, "target": target},
         before=before,
         older=lines[-1].id if len(lines) == _PAGE else None,
     )

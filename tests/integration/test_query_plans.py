@@ -10,12 +10,26 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
-from outbox import claims, operations, purging, settlement, stats, superseding, suppressions, trends, wiping
+from outbox import (
+    auditing,
+    claims,
+    operations,
+    purging,
+    searching,
+    settlement,
+    stats,
+    superseding,
+    suppressions,
+    trends,
+    wiping,
+)
 from outbox.chunk import load
 from outbox.claims import Begin, Release
 from outbox.database import create_engine
 from outbox.operations import Resolution
+from outbox.searching import Filter
 from outbox.settlement import Attempt, Settlement
 from outbox.states import DeadReason, Outcome, Priority, Stage, Status
 from tests import rows
@@ -44,17 +58,19 @@ def history(postgresql: sa.URL, postgresql_template: str) -> Iterator[sa.Engine]
     with engine.begin() as connection:
         # One content in 40 is sensitive, and not wiped.
         sealed = "CASE WHEN n % 40 = 0 THEN 'sealed'::bytea END"
-        _repeat(connection, "email_contents", CONTENTS, message_id="'<' || n || '@example.com>'", sealed=sealed)
+        names = {"message_id": "'<' || n || '@example.com>'", "request_id": "'req-' || n / 2"}
+        _repeat(connection, "email_contents", CONTENTS, sealed=sealed, **names)
         # A row every 70 seconds; one in 400 is dead, and one uncertain.
         _repeat(
             connection,
             "email_queue",
             FINAL,
             content_id=f"1 + n % {CONTENTS}",
+            recipient="'user' || n % 50000 || '@example.com'",
             finalized_at="CASE WHEN n % 400 <> 1 THEN now() - n * interval '70 seconds' END",
-            status="CASE n % 400 WHEN 0 THEN 'dead' WHEN 1 THEN 'uncertain' ELSE 'sent' END",
+            status="CASE n % 400 WHEN 0 THEN 'dead' WHEN 1 THEN 'uncertain' WHEN 2 THEN 'cancelled' ELSE 'sent' END",
             dead_reason="CASE WHEN n % 400 = 0 THEN 'rejected' END",
-            sent_at="CASE WHEN n % 400 > 1 THEN now() END",
+            sent_at="CASE WHEN n % 400 > 2 THEN now() END",
             supersedes="CASE WHEN n % 400 BETWEEN 10 AND 20 THEN 'otp:42' END",
         )
         connection.exec_driver_sql(
@@ -292,6 +308,48 @@ def test_no_statement_reads_the_history(history: sa.Engine, then: str, mode: str
                 assert [scan for scan in found if re.search(pattern, scan)], (index, told)
 
         run_each(connection, check)
+
+
+SEARCHES: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
+    ({}, ("pk_email_queue",)),
+    ({"recipient": "USER7@example.com"}, ("ix_email_queue_recipient",)),
+    ({"recipient": "nobody@example.com", "subject": "offer"}, ("ix_email_queue_recipient",)),
+    ({"message_id": "7@example.com"}, ("uq_email_contents_message_id", "ix_email_queue_content_id")),
+    ({"request_id": "req-7"}, ("ix_email_contents_request_id", "ix_email_queue_content_id")),
+    ({"status": Status.DEAD}, ("ix_email_queue_failed",)),
+    ({"status": Status.CANCELLED}, ("ix_email_queue_cancelled",)),
+    ({"status": Status.DEAD, "dead_reason": DeadReason.EXPIRED}, ("ix_email_queue_failed",)),
+    ({"subject": "offer", "category": "news"}, ("pk_email_queue",)),
+    ({"since": from_now(-86400 * 9), "until": from_now(-86400 * 8)}, ("pk_email_queue",)),
+)
+"""What a page of the mails may be asked for, and the indexes that answer."""
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_no_page_reads_the_history(history: sa.Engine, mode: str) -> None:
+    _analyze(history, 0)
+    with explained(history, mode) as (connection, plans), Session(connection) as session:
+
+        def check(*indexes: str) -> None:
+            found = [scan for plan in plans() for scan in nodes(plan)]
+            assert not [scan for scan in found if "Seq Scan" in scan], found
+            for index in indexes:
+                assert [scan for scan in found if re.search(rf"(?:using|on) {index}\b", scan)], (index, found)
+
+        for wanted, indexes in SEARCHES:
+            searching.page(session, Filter(**wanted), before=FINAL)
+            check(*indexes)
+        for wanted, indexes in (
+            ({"status": Status.DEAD}, ("ix_email_queue_failed",)),
+            ({"subject": "offer"}, ("ix_email_queue_failed", "ix_email_queue_cancelled")),
+        ):
+            searching.matching(connection, Filter(**wanted), auditing.REQUEUEABLE)
+            check(*indexes)
+            searching.count_matching(connection, Filter(**wanted), auditing.REQUEUEABLE)
+            check(*indexes)
+        assert suppressions.page(connection, after=("7@example.com", ""), limit=50)
+        assert suppressions.page(connection, "7@example.com", limit=50)
+        check("pk_email_suppressions")
 
 
 def test_the_guard_sees_a_sequential_scan(postgresql_url: str) -> None:
