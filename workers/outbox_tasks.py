@@ -86,7 +86,7 @@ def purge() -> dict[str, int]:
     tell(
         log, logging.INFO, "purge.done",
         "purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes, "
-        "%(dead_tasks)d dead tasks", **purged,
+        "%(lines)d lines of the record, %(dead_tasks)d dead tasks", **purged,
     )  # fmt: skip
     return purged
 
