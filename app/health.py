@@ -4,6 +4,8 @@
 `/readyz`           send me requests, if this says 200
 `/health/detailed`  everything, in sentences and figures: 503 if something is wrong
 `/health/tasks`     how the Celery tasks fare
+
+The first two are for anybody, and say no more than yes or no.
 """
 
 from flask import Blueprint, Response, current_app, jsonify, make_response, render_template

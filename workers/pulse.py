@@ -131,7 +131,7 @@ class Pulse:
         hangs = seconds > HANGS_AFTER
         if hangs and not self._hangs:
             sentence = "heartbeat: the main loop has not turned for %(seconds)d s: no more signs of life until it does"
-            tell(log, logging.CRITICAL, "heartbeat.hangs", sentence, seconds=seconds)
+            tell(log, logging.CRITICAL, "heartbeat.hangs", sentence, seconds=round(seconds))
         self._hangs = hangs
         return not hangs
 
