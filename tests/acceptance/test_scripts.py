@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from flower import urls
+from flower.command import apply_env_options
+from tornado.options import options
 
 from tests.servers import free_port
 from tests.system import StartSystem, System, wait_until
@@ -131,21 +134,41 @@ def test_missing_tools_end_in_one_sentence(folder: Path, run: Run) -> None:
     assert "run ./start_services.sh" in result.stderr
 
 
-@pytest.mark.parametrize("logins", ["", " , "])
-def test_flower_does_not_start_without_a_password(run: Run, logins: str) -> None:
-    result = run("start_celery_flower.sh", FLOWER_BASIC_AUTH=logins, FLOWER_PORT="")
+def test_flower_does_not_start_without_a_password(run: Run) -> None:
+    result = run("start_celery_flower.sh", FLOWER_BASIC_AUTH="", FLOWER_PORT="")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "FLOWER_BASIC_AUTH" in result.stderr
 
 
-@pytest.mark.parametrize("logins", [":", "ada:", ":secret", "secret", "ada:secret,secret"])
-def test_flower_refuses_half_a_login(run: Run, logins: str) -> None:
-    result = run("start_celery_flower.sh", FLOWER_BASIC_AUTH=logins)
+def test_flower_refuses_half_a_login(run: Run) -> None:
+    result = run("start_celery_flower.sh", FLOWER_BASIC_AUTH="ada:secret,secret")
     assert result.returncode == 1
     assert result.stderr.startswith("FLOWER_BASIC_AUTH has an entry that is not user:password: "), result.stderr
     assert result.stderr.count("\n") == 1
     assert "secret" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("logins", "says"),
+    [
+        (" , ", "Flower asks everybody for a password, and has none: set FLOWER_BASIC_AUTH=user:password."),
+        *(
+            (logins, "FLOWER_BASIC_AUTH has an entry that is not user:password: ")
+            for logins in (":", "ada:", ":secret", "secret", "ada:secret,secret")
+        ),
+    ],
+)
+def test_what_flower_refuses(monkeypatch: pytest.MonkeyPatch, logins: str, says: str) -> None:
+    """Its settings alone, in this process, as it reads them: a start of Flower takes two seconds."""
+    monkeypatch.setattr(options.mockable(), "basic_auth", [])  # and so put back
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", logins)
+    apply_env_options()
+    with pytest.raises(SystemExit) as refused:
+        runpy.run_path(str(ROOT / "flowerconfig.py"))
+    assert str(refused.value.code).startswith(says)
+    assert "\n" not in str(refused.value.code)
+    assert "secret" not in str(refused.value.code)
 
 
 def test_flower_asks_for_its_password_everywhere_and_changes_nothing(folder: Path, run: Run, system: System) -> None:

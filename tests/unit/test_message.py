@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from outbox.addresses import Mailbox
 from outbox.message import File, Message
+from tests.generating import addresses, header_names, inline_ids, message_ids
 
 MAIL = Message(
     message_id="<1.2@mail.example>",
@@ -49,17 +50,16 @@ files = st.builds(
     filename=texts,
     content_type=content_types,
     data=st.binary(max_size=300),
-    inline_id=st.none() | st.from_regex(r"[a-z0-9.]{1,20}@[a-z]{1,10}", fullmatch=True),
+    inline_id=st.none() | inline_ids,
 )
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=120).map(
     lambda name: " ".join(name.split(" ")).strip(" ")
 )
-addresses = st.from_regex(r"[a-z0-9+_-]{1,32}(\.[a-z0-9]{1,31})?@[a-z0-9]{1,40}\.example", fullmatch=True)
 mailboxes = st.builds(Mailbox, names, addresses).map(lambda mailbox: mailbox.header)
 address_lists = st.lists(mailboxes, min_size=1, max_size=6).map(", ".join)
 messages = st.builds(
     Message,
-    message_id=st.from_regex(r"<[a-z0-9.]{1,80}@[a-z0-9.]{1,80}>", fullmatch=True),
+    message_id=message_ids(80),
     date=st.datetimes(datetime(1970, 1, 2), datetime(2199, 1, 1), timezones=st.timezones()),  # noqa: DTZ001 - Hypothesis adds it
     sender=mailboxes,
     to=address_lists,
@@ -68,7 +68,7 @@ messages = st.builds(
     subject=texts,
     text=texts.filter(bool),
     html=st.none() | texts,
-    headers=st.dictionaries(st.from_regex(r"X-[A-Za-z0-9-]{1,74}", fullmatch=True), texts, max_size=4),
+    headers=st.dictionaries(header_names, texts, max_size=4),
     files=st.lists(files, max_size=4),
 )
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from outbox.addresses import Mailbox
 from outbox.message import File, Message
+from tests.generating import addresses, header_names_of_words, inline_ids, message_ids
 
 # A machine under load composes and generates slowly; that is no finding.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,7 +31,6 @@ _words = st.text(_characters, min_size=1, max_size=40).filter(lambda word: "=?" 
 # It folds at runs of blanks and cannot break a word of ASCII: single blanks, words of at most 40 characters.
 _phrases = st.lists(_words.map(lambda word: re.sub(r"\s+", "_", word)), min_size=1, max_size=12).map(" ".join)
 
-addresses = st.from_regex(r"[a-z0-9+_-]{1,32}(\.[a-z0-9]{1,31})?@[a-z0-9]{1,40}\.example", fullmatch=True)
 mailboxes = st.builds(Mailbox, st.just("") | _phrases, addresses)
 lists = st.lists(mailboxes, max_size=5)
 bodies = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.lists(
@@ -56,19 +56,17 @@ bodies = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.li
     ),
     max_size=30,
 ).map("".join)
-headers = st.dictionaries(
-    st.from_regex(r"X-[A-Za-z0-9]([A-Za-z0-9-]{0,20}[A-Za-z0-9])?", fullmatch=True), _phrases, max_size=4
-)
+headers = st.dictionaries(header_names_of_words, _phrases, max_size=4)
 files = st.builds(
     File,
     filename=_phrases,
     content_type=st.sampled_from(["image/png", "application/pdf", "application/octet-stream", "text/csv"]),
     data=st.binary(max_size=400),
-    inline_id=st.none() | st.from_regex(r"[a-z0-9.]{1,20}@[a-z]{1,10}", fullmatch=True),
+    inline_id=st.none() | inline_ids,
 )
 mails = st.fixed_dictionaries(
     {
-        "message_id": st.from_regex(r"<[a-z0-9.]{1,30}@[a-z0-9.]{1,30}>", fullmatch=True),
+        "message_id": message_ids(30),
         "date": st.datetimes(datetime(1970, 1, 2), datetime(2199, 1, 1), timezones=st.timezones()),  # noqa: DTZ001 - Hypothesis adds it
         "sender": mailboxes,
         "to": st.lists(mailboxes, min_size=1, max_size=5),
