@@ -99,7 +99,7 @@ def standing(engine: sa.Engine) -> Standing:
         state = connection.scalar(sa.select(EmailCursor.position).where(EmailCursor.name == CURSOR))
     if state is None:
         return Standing(None, None, 0, None, None)
-    told_until = max(datetime.fromisoformat(key[0]) for key in state["events"].values())
+    told_until = min(datetime.fromisoformat(key[0]) for key in state["events"].values())
     waiting, _ = events.read(engine, state["events"], limit=1)
     since = waiting[0].at if waiting else None
     return Standing(told_until, since, state["failures"], state["problem"], _time(state["retry_at"]))
