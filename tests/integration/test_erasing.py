@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from sqlalchemy.orm import Session
 
-from outbox import anonymity, auditing, breaker, erasing
+from outbox import anonymity, auditing, breaker, erasing, suppressions
 from outbox.attachments import Attachment
 from outbox.cli import main
 from outbox.cli.surroundings import who
@@ -84,6 +84,7 @@ def everything_of(engine: sa.Engine) -> None:
             )
         )  # fmt: skip
         auditing.suppress(connection, ADA, "Lovelace asked", "grace")
+        suppressions.add(connection, "example.net", f"the domain that {ADA} has left", "grace")
         found = Filter(recipient=ADA.lower(), subject="Lovelace").given()
         auditing.record(connection, "grace", "requeue", "mail 9", filter=found)
         auditing.record_mails(connection, "grace", "cancel", own, filter={"subject": "Lovelace"})
@@ -125,7 +126,7 @@ def test_nothing_is_left_of_her(erase: Erase, engine: sa.Engine) -> None:
             len(connection.execute(sa.select(model)).all()) for model in (QueuedEmail, EmailContent, EmailEvent)
         ]
         assert connection.execute(sa.select(EmailBlob.sha256)).all() == []
-        assert connection.execute(sa.select(EmailSuppression.target)).all() == []
+        assert connection.scalars(sa.select(EmailSuppression.target)).all() == ["example.net"]
         recipients = connection.scalars(sa.select(QueuedEmail.recipient)).all()
         kept = message_ids & set(connection.scalars(sa.select(EmailContent.message_id)).all())
         lines = auditing.lines(connection)
