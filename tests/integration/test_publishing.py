@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta, tzinfo
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -343,6 +343,25 @@ def test_a_clock_that_was_set_back_repeats_rather_than_loses(
     (now,) = send(engine)
     publish(engine, settings)
     assert [id_ for _, id_ in receiver.types] == [ahead, now]
+
+
+def test_a_publisher_with_another_clock_leaves_the_receiver_alone_no_longer(
+    engine: sa.Engine, receiver: Receiver, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(hours=1)
+
+    begin(engine, settings)
+    send(engine)
+    receiver.answer = lambda: 500
+    with monkeypatch.context() as clock:
+        clock.setattr(publishing, "datetime", Ahead)
+        publish(engine, settings)
+    retry_at = publishing.standing(engine).retry_at
+    assert retry_at is not None
+    assert retry_at < rows.from_now(60)
 
 
 def test_the_verb(engine: sa.Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
