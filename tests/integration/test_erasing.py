@@ -188,6 +188,21 @@ def test_it_asks_and_a_dry_run_touches_nothing(erase: Erase, engine: sa.Engine) 
     assert erase("nobody", "--yes").exit_code == 2
 
 
+def test_whose_address_ends_like_hers_stays_on_record(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        auditing.suppress(connection, "joann@example.com", "asked", "grace")
+        auditing.pause(connection, "mx1:25", "said <joann@example.community>", "grace")
+        auditing.record(connection, "grace", "requeue", "mail 9", filter={"subject": "for\nANN@example.com"})
+    assert erasing.erase(engine, "ann@example.com", "grace").lines == 1
+    with engine.connect() as connection:
+        _, *lines = auditing.lines(connection)
+    assert [(line.target, line.detail) for line in lines] == [
+        ("mail 9", {}),
+        ("relay mx1:25", {"reason": "said <joann@example.community>"}),
+        ("joann@example.com", {"reason": "asked", "category": ""}),
+    ]
+
+
 def test_batches(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(erasing, "BATCH", 2)
     monkeypatch.setattr(erasing, "_LINES", 2)
