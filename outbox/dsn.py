@@ -15,6 +15,7 @@ from email import message_from_bytes, policy
 from email.message import Message
 from email.parser import BytesHeaderParser
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from outbox.feedback import Event
 from outbox.states import Feedback
@@ -78,11 +79,11 @@ class _Counted:
     def __init__(self) -> None:
         self._parts = 0
 
-    def __call__(self, policy: policy.Compat32) -> Message:
+    def __call__(self, **options: Any) -> Message:
         self._parts += 1
         if self._parts > _MOST_PARTS:
             raise TooManyParts
-        return Message(policy)
+        return Message(**options)
 
 
 def _machine_part_of(head: Message) -> str:

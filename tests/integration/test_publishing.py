@@ -202,6 +202,7 @@ def test_what_tells_nothing_is_passed_over_once(engine: sa.Engine, receiver: Rec
         state = connection.scalar(sa.select(EmailCursor.position))
         last = connection.scalar(sa.select(sa.func.max(EmailAttempt.finished_at)))
     assert state is not None
+    assert last is not None
     assert {name: datetime.fromisoformat(reached) > last for name, (reached, *_) in state["events"].items()} == {
         "attempts": True,
         "ends": True,
