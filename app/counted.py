@@ -10,6 +10,8 @@ from prometheus_client import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from outbox.logs import tell
+
 log = logging.getLogger(__name__)
 
 KINDS = ("counter", "histogram")
@@ -31,7 +33,8 @@ class Counted(Collector):
         except FileNotFoundError:
             return []
         except OSError as error:
-            log.warning("metrics: what the workers count cannot be read from METRICS_DIR=%s: %s", self._folder, error)
+            sentence = "metrics: what the workers count cannot be read from METRICS_DIR=%(folder)s: %(why)s"
+            tell(log, logging.WARNING, "counts.unreadable", sentence, folder=str(self._folder), why=str(error))
             return []
 
     def describe(self) -> Iterable[Metric]:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from outbox import breaker, heartbeats, stats, watching
 from outbox.database import reading
+from outbox.logs import tell
 from outbox.settings import Settings
 from outbox.states import Priority, RelayState
 
@@ -34,7 +35,7 @@ class Gauges(Collector):
                 families = [*_mails(connection), *_relays(connection, self._settings), *_processes(connection)]
                 families.append(_troubles(connection, self._settings))
         except sa.exc.SQLAlchemyError as error:
-            log.warning("metrics: the database does not answer: %s", error)
+            tell(log, logging.WARNING, "gauges.away", "metrics: the database does not answer: %(why)s", why=str(error))
             families = []
         yield GaugeMetricFamily("outbox_database_up", "1: the database answers", value=float(bool(families)))
         yield from families

@@ -4,13 +4,15 @@
 `/readyz`           send me requests, if this says 200
 `/health/detailed`  everything, in sentences and figures: 503 if something is wrong
 `/health/tasks`     how the Celery tasks fare
+
+The first two are for anybody, and say no more than yes or no.
 """
 
 from flask import Blueprint, Response, current_app, jsonify, make_response, render_template
 from werkzeug.wrappers import Response as AnyResponse
 
 from app import checks
-from app.accounts.access import admin_required, ask_nobody, wants_json
+from app.accounts.access import ask_nobody, monitoring_required, wants_json
 from app.task_statistics import statistics
 from outbox import heartbeats
 from outbox.database import reading
@@ -55,7 +57,7 @@ def readyz() -> tuple[dict[str, str], int]:
 
 
 @health.get("/health/detailed")
-@admin_required
+@monitoring_required
 def detailed() -> AnyResponse:
     """Every check: for programs JSON, for people a page."""
     found = checks.every(current_app.extensions)
@@ -70,7 +72,7 @@ def detailed() -> AnyResponse:
 
 
 @health.get("/health/tasks")
-@admin_required
+@monitoring_required
 def tasks() -> Response:
     """Task statistics, of the workers that live."""
     with reading(current_app.extensions["engine"]) as connection:

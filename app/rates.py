@@ -13,6 +13,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from app.nudge import connect
 from app.settings import AppSettings
+from outbox.logs import tell
 from outbox.rates import Rates
 
 log = logging.getLogger(__name__)
@@ -80,11 +81,12 @@ class Allowance:
     def _counted(self, answer: bool) -> bool:
         if self._failing:
             self._failing = False
-            log.info("%s are counted again", self._what)
+            tell(log, logging.INFO, "allowance.works", "%(what)s are counted again", what=self._what)
         return answer
 
     def _uncounted(self, error: Exception) -> bool:
         if not self._failing:  # once, and not with each of a thousand requests
             self._failing = True
-            log.warning("%s are not counted: Redis does not answer (%s)", self._what, error)
+            sentence = "%(what)s are not counted: Redis does not answer (%(why)s)"
+            tell(log, logging.WARNING, "allowance.failed", sentence, what=self._what, why=str(error))
         return True

@@ -60,6 +60,7 @@ POLICIES = {
     queues.DRAIN: ONCE,
     queues.REAP: ONCE,
     queues.WATCH: ONCE,
+    queues.PUBLISH_EVENTS: ONCE,
     queues.HEALTH_CHECK: ONCE,
     queues.PURGE: OF_THE_DAY,
     queues.SEND_DAILY_REMINDERS: OF_THE_DAY,

@@ -84,7 +84,7 @@ class AppSettings(Settings):
     """Whether a line of the log may hold whole addresses, and what the database was to write when it raised an error.
     Secrets are in none."""
     metrics_token: SecretStr | None = Field(default=None, min_length=16)
-    """Who shows it as a bearer token may read `/metrics`. Unset: admins alone."""
+    """Who shows it as a bearer token may read `/metrics` and `/health/...`. Unset: admins alone."""
     metrics_dir: Path = Path("var/metrics")
     """Where the workers of a host count, for its web processes to read: on a local disk."""
 

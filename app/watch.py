@@ -10,8 +10,8 @@ from app import checks
 from app.settings import AppSettings
 from outbox import alerting
 from outbox.database import reading
+from outbox.logs import tell
 from outbox.watching import Trouble
-from outbox.webhooks import Webhook
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Watch:
         self._engine = engine
         self._settings = settings
         self._celery = celery
-        self._webhook = Webhook(settings.outbox_alert_webhook)
+        self._webhook = alerting.AlertWebhook(settings.outbox_alert_webhook)
 
     def __call__(self, *, unless_within: float) -> list[Trouble]:
         """All that is wrong. What is new is told, unless somebody has watched in so many seconds."""
@@ -40,7 +40,7 @@ class Watch:
 
     def alert(self, sentence: str, **more: Any) -> bool:
         """Tell of what cannot be written down, the database being away. False if it was not taken."""
-        log.warning("watch: %s", sentence)
+        tell(log, logging.WARNING, "watch.unwritten", "watch: %(why)s", why=sentence)
         text = f"Trouble ({self._settings.outbox_environment}): {sentence}"
         return self._webhook.post({"text": text, "environment": self._settings.outbox_environment} | more)
 

@@ -10,18 +10,21 @@ A webhook that is away hears of it at a later watch: then what is still to be to
 the request while we died over writing that down hears of it twice.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+import urllib3
+from pydantic import SecretStr
 
-from outbox import watching
+from outbox import watching, webhooks
 from outbox.database import Statement, UtcDateTime, Words, insert, reading, utcnow
+from outbox.logs import tell
 from outbox.models import EmailTrouble
 from outbox.settings import Settings
 from outbox.watching import Trouble
-from outbox.webhooks import Webhook
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,31 @@ next watch to say so, and nobody is missed before."""
 
 _AT_ONCE = 50
 """Troubles that one request tells of, which is far more than anybody reads; the rest goes with the next watch."""
+
+
+_TIMEOUT = urllib3.Timeout(connect=3.0, read=5.0)
+"""Seconds. Who takes alerts answers in one."""
+
+
+class AlertWebhook:
+    """Where alerts go; nowhere, without a `url`."""
+
+    def __init__(self, url: SecretStr | None) -> None:
+        self._url = url
+        self._pool = urllib3.PoolManager(num_pools=1, timeout=_TIMEOUT)
+        self._failing = False
+
+    def post(self, said: dict[str, Any]) -> bool:
+        """Whether it is told; there being nobody to tell counts. That it cannot be is logged until it can, once."""
+        if self._url is None:
+            return True
+        problem = webhooks.post(self._pool, "the alert webhook", self._url, json.dumps(said).encode())
+        if problem and not self._failing:
+            tell(log, logging.ERROR, "alert.failed", "%(why)s; it is tried again", why=problem)
+        elif not problem and self._failing:
+            tell(log, logging.INFO, "alert.works", "the alert webhook takes alerts again")
+        self._failing = problem is not None
+        return problem is None
 
 
 class _Line(NamedTuple):
@@ -67,7 +95,7 @@ _UNTOLD = Statement(_untold, began_at=UtcDateTime(), over=sa.Boolean())
 
 
 def watch(
-    engine: sa.Engine, settings: Settings, webhook: Webhook, also: Sequence[Trouble] = (), *, unless_within: float
+    engine: sa.Engine, settings: Settings, webhook: AlertWebhook, also: Sequence[Trouble] = (), *, unless_within: float
 ) -> list[Trouble]:
     """Look, and tell what is new. Returns all that is wrong.
 
@@ -108,7 +136,7 @@ def _note(connection: sa.Connection, found: Sequence[Trouble]) -> None:
         if there is None:
             line = insert(EmailTrouble, connection).values(key=trouble.key, sentence=trouble.sentence)
             connection.execute(line.on_conflict_do_nothing())
-            log.warning("watch: %s", trouble.sentence)
+            tell(log, logging.WARNING, "watch.trouble", "watch: %(why)s", trouble=trouble.key, why=trouble.sentence)
         elif there.ended_at is not None or there.sentence != trouble.sentence:
             values = {"ended_at": None, "sentence": trouble.sentence}
             connection.execute(sa.update(EmailTrouble).where(EmailTrouble.key == trouble.key).values(values))
@@ -125,7 +153,7 @@ def _note_told(connection: sa.Connection, lines: Sequence[_Line]) -> None:
             # Found again while it was told that it is over: then the line stays, and that is told, too.
             still_over = sa.delete(EmailTrouble).where(EmailTrouble.key == line.key, EmailTrouble.ended_at.is_not(None))
             connection.execute(still_over)
-            log.info("watch: over: %s", line.sentence)
+            tell(log, logging.INFO, "watch.over", "watch: over: %(why)s", trouble=line.key, why=line.sentence)
 
 
 def _said(lines: Sequence[_Line], settings: Settings) -> dict[str, Any]:

@@ -13,12 +13,11 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 import urllib3
 
-from outbox import events, standard_webhooks
+from outbox import events, standard_webhooks, webhooks
 from outbox.database import insert, reading, utcnow
 from outbox.errors import SettingsError
 from outbox.events import Event
@@ -39,7 +38,6 @@ _LEASE = timedelta(seconds=60)
 _FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 600.0
 """Seconds for which a receiver that fails is left alone; they double."""
 
-_SUCCESS = 2
 _GONE = 410
 
 
@@ -161,26 +159,13 @@ def _time(stored: str | None) -> datetime | None:
 
 
 def _post(pool: urllib3.PoolManager, settings: Settings, batch: Sequence[Event]) -> str | None:
-    """Why the receiver does not have them; None: it does. A redirect would take addresses elsewhere: not followed."""
+    """Why the receiver does not have them; None: it does."""
     assert settings.outbox_event_webhook is not None
     assert settings.outbox_event_secret is not None
-    url = settings.outbox_event_webhook.get_secret_value()
-    host = urlsplit(url).hostname
     body = json.dumps(_message(batch), separators=(",", ":")).encode()
     id_ = "msg_" + hashlib.sha256("\n".join(event.id for event in batch).encode()).hexdigest()[:32]
-    secret = settings.outbox_event_secret.get_secret_value()
-    headers = {"Content-Type": "application/json", "User-Agent": "outbox"}
-    headers |= standard_webhooks.headers(secret, id_, int(time.time()), body)
-    try:
-        answer = pool.request(
-            "POST", url, body=body, headers=headers, retries=False, redirect=False, preload_content=False
-        )
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        # Its own words may hold the address, which may hold a token.
-        said = getattr(error.__cause__, "strerror", None) or type(error).__name__
-        return f"the webhook at {host} cannot be reached: {said}"
-    answer.close()
-    return None if answer.status // 100 == _SUCCESS else f"the webhook at {host} answered {answer.status}"
+    signed = standard_webhooks.headers(settings.outbox_event_secret.get_secret_value(), id_, int(time.time()), body)
+    return webhooks.post(pool, "the event webhook", settings.outbox_event_webhook, body, signed)
 
 
 def _message(batch: Sequence[Event]) -> dict[str, Any]:

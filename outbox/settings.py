@@ -77,7 +77,6 @@ MAKE_A_KEY = 'python -c "from cryptography.fernet import Fernet as F; print(F.ge
 """For `OUTBOX_ENCRYPTION_KEYS`."""
 
 _FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")  # 32 bytes in base64
-_WEBHOOK = re.compile(r"https?://[!-~]+")
 _IN_A_URL = re.compile(r"//.*@")
 
 _ONE_RELAY = ("smtp_host", "smtp_port", "smtp_user", "smtp_password", "smtp_use_tls", "smtp_use_ssl")
@@ -169,7 +168,7 @@ class Settings(BaseSettings):
     """Sign the links of mails. The first signs; links that the others have signed stay valid."""
     outbox_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, Listed] = ()
     """Fernet keys for sensitive mail. The first encrypts; what the others have encrypted can still be read."""
-    outbox_alert_webhook: SecretStr | None = None
+    outbox_alert_webhook: standard_webhooks.Address | None = None
     """Is told of each trouble when it begins and when it is over. Such addresses hold a secret: it is never shown."""
     outbox_alert_late_seconds: Seconds | None = None
     """For which the oldest due mail may wait. None: five periods of the drain."""
@@ -221,13 +220,6 @@ class Settings(BaseSettings):
         if not name or not name.isprintable():
             raise ValueError("an environment has a name on one line, such as production")
         return name
-
-    @field_validator("outbox_alert_webhook")
-    @classmethod
-    def _webhook_is_an_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _WEBHOOK.fullmatch(value.get_secret_value()):
-            raise ValueError("give the whole address that takes the alerts, such as https://hooks.example/services/...")
-        return value
 
     @field_validator("outbox_unsubscribe_url")
     @classmethod

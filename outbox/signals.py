@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sa
 from blinker import Signal
 
-from outbox import stages
+from outbox import logs, stages
 from outbox.database import Statement, Words, reading
 from outbox.settlement import Settlement
 from outbox.states import DeadReason, Outcome, Priority, Stage, Status
@@ -155,5 +155,6 @@ def announce(signal: Signal, sender: str | None, **said: Any) -> None:
     for receiver in signal.receivers_for(sender):
         try:
             receiver(sender, **said)
-        except Exception:
-            log.exception("signals: %s raised what is logged here, and nothing else came of it", receiver)
+        except Exception as error:  # noqa: BLE001 - theirs, whatever it is
+            sentence = "signals: %(receiver)s raised what is logged here, and nothing else came of it"
+            logs.tell(log, logging.ERROR, "receiver.failed", sentence, exc_info=error, receiver=repr(receiver))

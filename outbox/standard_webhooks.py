@@ -50,7 +50,7 @@ def _is_an_address(value: SecretStr) -> SecretStr:
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError("give the whole address that takes the events, such as https://shop.example/hooks/mail")
+        raise ValueError("give the whole address that takes the requests, such as https://shop.example/hooks/mail")
     return value
 
 

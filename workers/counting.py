@@ -25,6 +25,7 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from app.counted import KINDS, locked
 from outbox import signals
+from outbox.logs import tell
 from outbox.signals import Settled
 from outbox.states import Outcome, Priority
 
@@ -149,7 +150,8 @@ def start(folder: Path) -> bool:
         values.ValueClass = values.MultiProcessValue(lambda: name)
         counts = Counts(CollectorRegistry())
     except (OSError, ValueError) as error:
-        log.warning("metrics: nothing is counted here, for METRICS_DIR=%s cannot be used: %s", folder, error)
+        sentence = "metrics: nothing is counted here, for METRICS_DIR=%(folder)s cannot be used: %(why)s"
+        tell(log, logging.WARNING, "counts.unwritable", sentence, folder=str(folder), why=str(error))
         return False
     _counts.append(counts)
     counts.listen()

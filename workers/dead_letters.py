@@ -7,8 +7,8 @@
 
 Not kept are the tasks that move mail. `send_emails` is a hint: the rows that it names are released or reaped, drained
 again, and say themselves what became of them; sent once more, it would find its claim gone. Drain, reap and watch are
-sent every minute, whatever became of the one before: an outage of an hour would be sixty lines of what has long been
-made up for. The daily purge does have a line.
+sent every minute and publish_events every 15 seconds, whatever became of the one before: an outage of an hour would be
+hundreds of lines of what has long been made up for. The daily purge does have a line.
 
 What no hook sees: a message that is not even JSON (Celery logs it whole, CRITICAL, and drops it); a worker process of
 threads that dies altogether, whose tasks Redis gives to another; a task that waited until it expired, whose successor
@@ -27,12 +27,12 @@ from celery import Task, signals
 from app import dead_tasks
 from app.celery_app import REQUEST_ID
 from app.dead_tasks import Failure
-from app.queues import DEFAULT_QUEUE, DRAIN, REAP, SEND_EMAILS, WATCH
+from app.queues import DEFAULT_QUEUE, DRAIN, PUBLISH_EVENTS, REAP, SEND_EMAILS, WATCH
 from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
-OF_MAIL = frozenset({SEND_EMAILS, DRAIN, REAP, WATCH})
+OF_MAIL = frozenset({SEND_EMAILS, DRAIN, REAP, WATCH, PUBLISH_EVENTS})
 
 LARGEST_ARGUMENTS = 100_000
 """Characters, as JSON. Ours are a few numbers; what is longer is not kept, rather than in part: half of them cannot be

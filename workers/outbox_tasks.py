@@ -86,7 +86,7 @@ def purge() -> dict[str, int]:
     tell(
         log, logging.INFO, "purge.done",
         "purge: %(mails)d mails, the bodies of %(bodies)d more, %(files)d files of %(bytes)d bytes, "
-        "%(dead_tasks)d dead tasks", **purged,
+        "%(lines)d lines of the record, %(dead_tasks)d dead tasks", **purged,
     )  # fmt: skip
     return purged
 
@@ -97,9 +97,10 @@ def publish_events() -> None:
     parts = current_app.extensions
     published = outbox.publishing.publish(parts["engine"], parts["settings"])
     if published.events:
-        log.info("events: %d told", published.events)
+        tell(log, logging.INFO, "events.told", "events: %(events)d told", events=published.events)
     if published.problem and published.tried:
-        log.error("events: %s; they are kept, and it is tried again", published.problem)
+        sentence = "events: %(why)s; they are kept, and it is tried again"
+        tell(log, logging.ERROR, "events.failed", sentence, why=published.problem)
 
 
 @shared_task(name=WATCH)

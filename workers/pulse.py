@@ -25,6 +25,7 @@ import psutil
 import sqlalchemy as sa
 
 from outbox import heartbeats
+from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ class Pulse:
             with self._engine.begin() as connection:
                 heartbeats.take_back(connection, self._process.name)
         except sa.exc.SQLAlchemyError as error:
-            log.warning("heartbeat: it cannot be taken back: %s", _cause(error))
+            sentence = "heartbeat: it cannot be taken back: %(why)s"
+            tell(log, logging.WARNING, "heartbeat.left", sentence, why=_cause(error))
 
     def beat(self) -> None:
         """One sign."""
@@ -119,8 +121,8 @@ class Pulse:
         while not self._stopped.is_set():
             try:
                 self.beat()
-            except Exception:
-                log.exception("heartbeat: failed, and goes on")
+            except Exception as error:  # noqa: BLE001 - else the next signs would be missing
+                tell(log, logging.ERROR, "heartbeat.broken", "heartbeat: failed, and goes on", exc_info=error)
             self._given.set()
             self._stopped.wait(heartbeats.EVERY_SECONDS)
 
@@ -128,9 +130,8 @@ class Pulse:
         seconds = self._process.turned_ago()
         hangs = seconds > HANGS_AFTER
         if hangs and not self._hangs:
-            log.critical(
-                "heartbeat: the main loop has not turned for %d s: no more signs of life until it does", seconds
-            )
+            sentence = "heartbeat: the main loop has not turned for %(seconds)d s: no more signs of life until it does"
+            tell(log, logging.CRITICAL, "heartbeat.hangs", sentence, seconds=round(seconds))
         self._hangs = hangs
         return not hangs
 
@@ -142,7 +143,8 @@ class Pulse:
             self._file.touch()
         except OSError as error:
             if not self._file_fails:
-                log.warning("heartbeat: HEARTBEAT_FILE=%s cannot be written: %s", self._file, error)
+                sentence = "heartbeat: HEARTBEAT_FILE=%(file)s cannot be written: %(why)s"
+                tell(log, logging.WARNING, "heartbeat.unwritable", sentence, file=str(self._file), why=str(error))
             self._file_fails = True
         else:
             self._file_fails = False
@@ -159,13 +161,14 @@ class Pulse:
     def _fail(self, problem: str) -> None:
         self._failures += 1
         if self._failures == 1:
-            log.error("heartbeat: the database does not take it: %s; tried again every half minute", problem)
+            sentence = "heartbeat: the database does not take it: %(why)s; tried again every half minute"
+            tell(log, logging.ERROR, "heartbeat.failed", sentence, why=problem)
         elif self._failures >= _AWAY_FOR and not self._alerted:
             self._alerted = self._alert(f"{self._who}: the database does not answer: {problem}")
 
     def _recover(self) -> None:
         if self._failures:
-            log.info("heartbeat: the database takes it again")
+            tell(log, logging.INFO, "heartbeat.works", "heartbeat: the database takes it again")
         if self._alerted:
             self._alert(f"{self._who}: over, the database answers again")
         self._failures, self._alerted = 0, False
@@ -180,7 +183,8 @@ def _bury_the_dead(connection: sa.Connection, process: Process) -> None:
     for sign in heartbeats.signs(connection, process.kind):
         host, _, pid = sign.name.rpartition(":")
         if host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid)):
-            log.warning("heartbeat: %s %s died without a word, and this one takes its place", sign.kind, sign.name)
+            sentence = "heartbeat: %(kind)s %(process)s died without a word, and this one takes its place"
+            tell(log, logging.WARNING, "process.died", sentence, kind=sign.kind, process=sign.name)
             heartbeats.take_back(connection, sign.name)
 
 

@@ -15,13 +15,13 @@ from celery.app.trace import LOG_FAILURE, LOG_RECEIVED, LOG_RETRY, LOG_SUCCESS
 
 from app.celery_app import REQUEST_ID
 from app.logs import set_up_celery
-from app.queues import DRAIN, REAP, SEND_EMAILS, WATCH
+from app.queues import DRAIN, PUBLISH_EVENTS, REAP, SEND_EMAILS, WATCH
 from app.settings import AppSettings
 from outbox.logs import request_id, tell
 
 log = logging.getLogger(__name__)
 
-_ROUTINE = {DRAIN, SEND_EMAILS, REAP, WATCH}
+_ROUTINE = {DRAIN, SEND_EMAILS, REAP, WATCH, PUBLISH_EVENTS}
 """They run every few seconds and have lines of their own, if there was anything to do."""
 
 _TOLD = {LOG_RECEIVED, LOG_SUCCESS, LOG_FAILURE, LOG_RETRY}

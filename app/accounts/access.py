@@ -5,6 +5,7 @@ that alone, whatever cookies come with it. No other site can make a browser send
 (CORS, to which we never agree), so such a request needs no CSRF token; every other that changes something does.
 """
 
+import hmac
 import logging
 import re
 from collections.abc import Callable
@@ -167,3 +168,30 @@ def admin_required(view: Callable[P, R]) -> Callable[P, R]:
         return view(*args, **kwargs)
 
     return cast("Callable[P, R]", guarded)
+
+
+def monitoring_required(view: Callable[P, R]) -> Callable[P, R]:
+    """METRICS_TOKEN, as a bearer token; or an admin.
+
+    The token is the setting's and no user's: it opens what says how the mail fares while the database is away, too.
+    """
+    for_admins = admin_required(view)
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        return view(*args, **kwargs) if _shows_metrics_token() else for_admins(*args, **kwargs)
+
+    return guarded
+
+
+def _shows_metrics_token() -> bool:
+    """Then the request is nobody else's, and the database is not asked who that may be."""
+    token = current_app.extensions["settings"].metrics_token
+    if token is None or not has_bearer():
+        return False
+    assert request.authorization is not None
+    shown = (request.authorization.token or "").encode()
+    if not hmac.compare_digest(shown, token.get_secret_value().encode()):
+        return False
+    ask_nobody()
+    return True

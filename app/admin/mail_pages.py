@@ -15,10 +15,10 @@ from app.admin.framing import framed
 from app.admin.moves import possible
 from app.database import request_session
 from app.settings import AppSettings
-from outbox import auditing, showing
+from outbox import auditing, feedback, showing
 from outbox.errors import NotPossible
 from outbox.explaining import explain
-from outbox.models import EmailAttachment, EmailBlob, EmailContent, EmailEvent, QueuedEmail
+from outbox.models import EmailAttachment, EmailBlob, EmailContent, QueuedEmail
 from outbox.states import Priority, Status
 
 _PICTURE = re.compile(r"image/[\w.+-]+", re.ASCII)
@@ -32,7 +32,6 @@ def show(id_: int) -> str:
     session = request_session()
     row = _found(session, id_)
     connection = session.connection()
-    events = sa.select(EmailEvent).where(EmailEvent.email_id == id_).order_by(EmailEvent.occurred_at, EmailEvent.id)
     return render_template(
         "admin/mail.html",
         mail=row,
@@ -41,7 +40,7 @@ def show(id_: int) -> str:
         lane=Priority(row.priority).label,
         body=showing.body(row.content),
         others=[other for other in row.content.recipients if other.id != id_],
-        events=session.scalars(events).all(),
+        events=feedback.of_mail(connection, id_),
         files=_files(session, row.content_id),
         record=auditing.of_mail(connection, id_),
         moves=possible({Status(row.status)}),

@@ -4,6 +4,7 @@ Looked up for each request, and in a transaction of its own that only reads: wha
 and on SQLite nobody else could write meanwhile.
 """
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar, cast
@@ -20,6 +21,9 @@ from app.accounts.models import ApiToken
 from app.accounts.tokens import Scope
 from app.api import bounds
 from outbox.database import reading_engine
+from outbox.logs import tell
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,7 +63,7 @@ def _find() -> ApiToken:
         with Session(reading_engine(current_app.extensions["engine"]), expire_on_commit=False) as reader:
             token = tokens.find(reader, shown)
     except sa.exc.SQLAlchemyError as error:
-        current_app.logger.exception("tokens cannot be looked up")
+        tell(log, logging.ERROR, "tokens.away", "tokens cannot be looked up", exc_info=error)
         raise ServiceUnavailable(
             "The database does not answer. Please try again in a minute.", retry_after=60
         ) from error

@@ -27,6 +27,7 @@ from app.nudge import connect
 from app.rates import Allowance
 from app.settings import AppSettings
 from outbox import feedback
+from outbox.logs import tell
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,11 @@ def receive(provider: str) -> Response:
     with current_app.extensions["engine"].begin() as connection:
         taken = feedback.take(connection, events)
     counts = {outcome.value: taken[outcome] for outcome in feedback.Taken}
-    log.info("feedback.received: %s, %s", provider, ", ".join(f"{n} {name}" for name, n in counts.items()))
+    tell(
+        log, logging.INFO, "feedback.received",
+        "feedback: %(provider)s told of %(recorded)d events, of %(known)d again, and of %(unknown)d of no mail of ours",
+        provider=provider, **counts,
+    )  # fmt: skip
     return jsonify(counts)
 
 
@@ -81,21 +86,26 @@ def _read(provider: str, reader: Reader, posted: Posted) -> list[feedback.Event]
     try:
         return reader(posted)
     except Refused as refused:
-        log.warning("feedback.refused: %s, %s", provider, refused)
+        _tell_refused(provider, str(refused))
         _refusals().takes(REFUSALS, *_sender(provider))
         abort(403, f"This notice is refused: it is {refused}.")
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the body"
-        log.warning("feedback.refused: %s, %s: %s", provider, where, first["msg"])
+        _tell_refused(provider, f"{where}: {first['msg']}")
         _refusals().takes(REFUSALS, *_sender(provider))
         abort(400, f"This is no notice of {provider}: {where}: {first['msg']}.")
     except Unconfigured as missing:
-        log.warning("feedback.refused: %s, %s is not set", provider, missing)
+        _tell_refused(provider, f"{missing} is not set")
         raise ServiceUnavailable(f"{missing} is not set here.", retry_after=3600) from missing
     except Unavailable as away:
-        log.warning("feedback.refused: %s, %s", provider, away)
+        _tell_refused(provider, str(away))
         raise ServiceUnavailable("It cannot be checked now. Please try again.", retry_after=60) from away
+
+
+def _tell_refused(provider: str, why: str) -> None:
+    sentence = "feedback: a notice of %(provider)s is refused: %(why)s"
+    tell(log, logging.WARNING, "feedback.refused", sentence, provider=provider, why=why)
 
 
 def _check_refusals(provider: str) -> None:

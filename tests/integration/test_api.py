@@ -100,6 +100,14 @@ def test_a_mail_is_queued_followed_and_called_back(world: World, root: Program) 
         assert session.scalar(sa.select(sa.func.count()).select_from(EmailBlob)) == 2
 
 
+def test_a_mail_bears_the_id_of_its_request(lite_root: Program) -> None:
+    answer = lite_root.ask("POST", "/api/emails", json=MAIL, headers={"X-Request-ID": "order-7"})
+    assert (answer.status_code, answer.headers["X-Request-ID"]) == (201, "order-7")
+    (queued,) = said(answer)["recipients"]
+    found = said(lite_root.ask("GET", "/api/emails?request_id=order-7"))
+    assert [(mail["id"], mail["request_id"]) for mail in found["emails"]] == [(queued["id"], "order-7")]
+
+
 def test_what_was_tried_and_told_is_there(world: World, root: Program) -> None:
     root.queue()
     world.mails()

@@ -126,7 +126,7 @@ def test_show_knows_what_came_afterwards(cli: Cli, engine: sa.Engine) -> None:
         connection.execute(sa.insert(EmailEvent).values(email_id=id_, occurred_at=rows.from_now(-3), **told))
         auditing.requeue(connection, [id_], "ada", reason="asked")
     shown = done(cli("show", str(id_)))
-    assert "bounced  ses          550 \\x1b[2J who?" in shown
+    assert "bounced  ses  550 \\x1b[2J who?" in shown
     assert "ada  requeue  mail 1  reason asked" in shown
     found = json.loads(done(cli("show", str(id_), "--json")))
     assert (found["feedback"][0]["kind"], found["audit"][0]["who"]) == ("bounced", "ada")

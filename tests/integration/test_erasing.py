@@ -1,6 +1,7 @@
 """One recipient's personal data goes, from everywhere; that there was a mail, and what came of it, stays."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,8 @@ def test_what_is_not_over_is_left_for_another_time(erase: Erase, engine: sa.Engi
         )  # fmt: skip
     assert erase(ADA, "--yes").exit_code == 0
     assert rows.row(engine, shared[1]).recipient == "bob@example.com"
-    assert "ada" not in whole(engine).lower().replace("metadata", "")
+    left = re.sub(r"erased-[0-9a-f]+", "", whole(engine).lower())  # in which chance may have spelled her name
+    assert "ada" not in left.replace("metadata", "")
 
 
 def test_it_asks_and_a_dry_run_touches_nothing(erase: Erase, engine: sa.Engine) -> None:

@@ -16,7 +16,7 @@ from outbox import breaker, disks, heartbeats, schema
 from outbox.database import reading
 from outbox.disks import Disk
 from outbox.models import EmailCursor
-from tests import rows
+from tests import rows, scenes
 from tests.application import World
 from tests.smtp_server import SmtpServer
 
@@ -123,10 +123,44 @@ def test_a_database_that_lacks_migrations_is_not_ready(sqlite_world: World) -> N
     assert found["beat"]["said"] == "is not known: the database cannot say"
 
 
+PROBER = {"Authorization": "Bearer probe-me-0123456789"}
+
+
+def test_a_prober_is_told_what_burns(sqlite_url: str, redis_url: str, smtp: SmtpServer) -> None:
+    world = World(smtp, database_url=sqlite_url, redis_url=redis_url, metrics_token=PROBER["Authorization"][7:])
+    relay = world.settings.endpoints[0].name
+    scenes.burning(world.engine, relay)
+    prober = world.app.test_client()
+    answer = prober.get("/health/detailed", headers=PROBER)
+    assert answer.json is not None
+    found = answer.json["checks"]
+    assert (answer.status_code, answer.json["healthy"]) == (503, False)
+    unwell = {name for name, check in found.items() if not check["healthy"]} - {"disk", "memory"}  # this machine's
+    assert unwell == {"beat", "oldest_due", "relays", "troubles"}
+    assert {line["key"] for line in found["troubles"]["troubles"]} == {
+        "oldest due", "dead", "uncertain", f"relay {relay}", "beat", "worker worker-8:42", "disk worker-7",
+    }  # fmt: skip
+    assert [(worker["active"], worker["silent"]) for worker in found["workers"]["workers"]] == [(5, False), (0, True)]
+    tasks = prober.get("/health/tasks", headers=PROBER).json
+    assert tasks is not None
+    assert (tasks["workers"], tasks["counted_for_seconds"]) == (1, 3 * scenes.DAY)
+    assert tasks["tasks"]["outbox.drain"]["seconds_p95"] == pytest.approx(0.2, abs=0.02)
+    for path in ("/health/detailed", "/health/tasks"):
+        assert prober.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert prober.get("/admin/", headers=PROBER).status_code == 401, "the token opens nothing else"
+    world.close()
+
+
 def test_a_database_that_is_away_is_named(sqlite_world: World, smtp: SmtpServer) -> None:
-    away = World(smtp, database_url="postgresql://nobody@127.0.0.1:1/none", redis_url=sqlite_world.settings.redis_url)
+    away = World(smtp, database_url="postgresql://nobody@127.0.0.1:1/none", redis_url=sqlite_world.settings.redis_url,
+                 metrics_token=PROBER["Authorization"][7:])  # fmt: skip
     assert away.app.test_client().get("/readyz").json == {"database": "not ready", "broker": "ok"}
     assert away.app.test_client().get("/healthz").status_code == 200
     found = away.run(HEALTH_CHECK)["checks"]
     assert found["database"]["said"].startswith("does not answer: ")
+    answer = away.app.test_client().get("/health/detailed", headers=PROBER)
+    assert answer.json is not None
+    assert (answer.status_code, answer.json["checks"]["database"]) == (503, found["database"])
+    answer = away.app.test_client().get("/health/tasks", headers=PROBER)
+    assert (answer.status_code, answer.is_json) == (503, True)
     away.close()

@@ -221,7 +221,7 @@ def test_an_outage_loses_nothing(engine: sa.Engine, receiver: Receiver, settings
     ids = send(engine, 250)
     for status in (500, 404, 302):
         receiver.answer = lambda status=status: status  # type: ignore[misc]
-        assert publish(engine, settings) == Published(0, f"the webhook at 127.0.0.1 answered {status}")
+        assert publish(engine, settings) == Published(0, f"the event webhook at 127.0.0.1 answered {status}")
         resting = publish(engine, settings)
         assert (resting.tried, "; tried again at" in (resting.problem or "")) == (False, True)
         rested(engine)
@@ -247,13 +247,13 @@ def test_one_that_says_nothing_is_left_alone(
     problem = publish(engine, settings).problem
     assert time.monotonic() - began < 3
     ended.set()
-    assert problem == "the webhook at 127.0.0.1 cannot be reached: ReadTimeoutError"
+    assert problem == "the event webhook at 127.0.0.1 cannot be reached: ReadTimeoutError"
     nobody = Settings.load(outbox_event_webhook="http://127.0.0.1:1/", outbox_event_secret=SECRET)
     rested(engine)
-    assert publish(engine, nobody).problem == "the webhook at 127.0.0.1 cannot be reached: Connection refused"
+    assert publish(engine, nobody).problem == "the event webhook at 127.0.0.1 cannot be reached: Connection refused"
     rested(engine)
     receiver.answer = lambda: 410
-    assert publish(engine, settings).problem == "the webhook at 127.0.0.1 answered 410"
+    assert publish(engine, settings).problem == "the event webhook at 127.0.0.1 answered 410"
     retry_at = publishing.standing(engine).retry_at
     assert retry_at is not None
     assert retry_at > rows.from_now(500)
@@ -376,7 +376,7 @@ def test_the_verb(engine: sa.Engine, receiver: Receiver, monkeypatch: pytest.Mon
     send(engine)
     receiver.answer = lambda: 500
     failed = CliRunner().invoke(main, ["events", "--publish"])
-    assert (failed.exit_code, failed.stderr) == (1, "Error: the webhook at 127.0.0.1 answered 500\n")
+    assert (failed.exit_code, failed.stderr) == (1, "Error: the event webhook at 127.0.0.1 answered 500\n")
     shown = CliRunner().invoke(main, ["events"]).stdout
     assert "Waiting since" in shown
     assert "answered 500" in shown

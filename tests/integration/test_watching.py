@@ -218,8 +218,8 @@ def test_a_webhook_that_is_away_hears_of_it_later(
     later(watched.engine)
     watched.run(WATCH)
     assert len(hook.got) == 1
-    errors = [record.getMessage() for record in caplog.records if record.name == "outbox.webhooks"]
-    assert errors == ["alerts: the webhook at 127.0.0.1 does not take them: it answered 500; it is tried again"]
+    errors = [record.getMessage() for record in caplog.records if vars(record)["event"] == "alert.failed"]
+    assert errors == ["the alert webhook at 127.0.0.1 answered 500; it is tried again"]
     assert "secret" not in caplog.text
 
 
@@ -279,7 +279,7 @@ def test_nobody_hears_what_the_address_of_the_webhook_is(sqlite_world: World, ca
     assert world.run(WATCH) == [], "or for too long"
     watched_before(world.engine, 60)
     assert len(world.run(WATCH)) == 2
-    assert "127.0.0.1 does not take them: Connection refused; it is tried again" in caplog.text
+    assert "the alert webhook at 127.0.0.1 cannot be reached: Connection refused; it is tried again" in caplog.text
     assert "secret" not in caplog.text
     assert "T0" not in repr(world.settings)
     with pytest.raises(SettingsError) as refused:

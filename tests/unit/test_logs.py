@@ -167,7 +167,7 @@ def _told() -> dict[str, tuple[set[str], set[str]]]:
     for folder in ("outbox", "app", "workers"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tell":
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in {"tell", "logs.tell"}:
                     if not (len(node.args) == 4 and isinstance(node.args[2], ast.Constant)):
                         continue  # another function of that name
                     levels, fields = found[str(node.args[2].value)]
