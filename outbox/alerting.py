@@ -114,6 +114,9 @@ def watch(
             lines = [
                 _Line(row.key, row.sentence, row.began_at, row.over) for row in _UNTOLD(connection, quiet=ENDS_AFTER)
             ]
+            if over := [line.key for line in lines if line.over]:
+                # Who hears now that it is over must hear of it if it is back before that could be written down.
+                connection.execute(sa.update(EmailTrouble).where(EmailTrouble.key.in_(over)).values(told_at=None))
         if lines and webhook.post(_said(lines, settings)):
             with engine.begin() as connection:
                 _note_told(connection, lines)

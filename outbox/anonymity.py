@@ -18,6 +18,7 @@ from outbox.models import (
     EmailContent,
     EmailEvent,
     EmailRelay,
+    EmailSuppression,
     EmailTrouble,
     QueuedEmail,
 )
@@ -103,7 +104,7 @@ def erase_details(connection: sa.Connection, lines: Sequence[sa.Row[*tuple[Any, 
 
 
 def erase_quotations(connection: sa.Connection, address: str) -> None:
-    """A relay's last words, and a trouble's, may be about a mail of his."""
-    for column in (EmailRelay.reason, EmailTrouble.sentence):
+    """A relay's last words, and a trouble's, may be about a mail of his; why a domain has no mail, about him."""
+    for column in (EmailRelay.reason, EmailTrouble.sentence, EmailSuppression.reason):
         quotes = sa.func.lower(column).contains(address.lower(), autoescape=True)
         connection.execute(sa.update(column.class_).where(quotes).values({column: ERASED}))

@@ -58,15 +58,18 @@ def lines(
     before: int | None = None,
     limit: int = 50,
 ) -> Sequence[sa.Row[Any]]:
-    """The newest, along the primary key. `who` and `target`: a part of it, in whatever letter case."""
+    """The newest, along the primary key. `who` and `target`: a part of it, in whatever letter case.
+
+    It begins to look at `until`, and stops at `since`: a record of millions of lines is not read for today's.
+    """
     table = EmailAudit.__table__
     c = table.c
     conditions = [
         column.icontains(part, autoescape=True) for column, part in ((c.who, who), (c.target, target)) if part
     ]
     conditions += [column == value for column, value in ((c.action, action), (c.email_id, email_id)) if value]
-    conditions += [c.at >= since] if since else []
-    conditions += [c.at < until] if until else []
+    conditions += searching.since(connection, c.id, c.at, since) if since else []
+    conditions += searching.until(connection, c.id, c.at, until) if until else []
     conditions += [c.id < before] if before else []
     return connection.execute(sa.select(table).where(*conditions).order_by(c.id.desc()).limit(limit)).all()
 

@@ -32,9 +32,14 @@ class Disk(NamedTuple):
 
 def written_to(settings: Settings) -> list[Path]:
     """Where the library writes on this machine."""
+    return [path for path in (settings.outbox_journal, database_file(settings)) if path is not None]
+
+
+def database_file(settings: Settings) -> Path | None:
+    """SQLite's file; None for a database that has none of its own. Raises ArgumentError for what is no URL."""
     url = sa.make_url(settings.database_url)
     is_file = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
-    return [settings.outbox_journal, *([Path(str(url.database))] if is_file else [])]
+    return Path(str(url.database)) if is_file else None
 
 
 def look(paths: Iterable[Path]) -> list[Disk]:

@@ -15,6 +15,7 @@ from email import message_from_bytes, policy
 from email.message import Message
 from email.parser import BytesHeaderParser
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from outbox.feedback import Event
 from outbox.states import Feedback
@@ -32,6 +33,9 @@ one, and the mail in it two or three."""
 _MOST_RECIPIENTS = 100
 """Of one report: RFC 5321 has a server take a hundred in one conversation. We name one."""
 
+_MOST_PARTS = 2 * _MOST_RECIPIENTS
+"""Of one report, a recipient's fields being one to the parser: 20,000, which take 6 bytes each, cost it seconds."""
+
 _MACHINE_PARTS = {"delivery-status": "message/delivery-status", "feedback-report": "message/feedback-report"}
 _QUOTES = ("message/rfc822", "text/rfc822-headers", "message/rfc822-headers", "message/global")
 _ADDRESS_AT_FAULT = re.compile(r"5\.1\.(?![578]$)\d+")
@@ -43,8 +47,8 @@ class NotAReport(ValueError):
     """Some other mail: a person's, or a holiday notice."""
 
 
-class TooNested(ValueError):
-    """Parts in parts in parts, which no server makes."""
+class TooManyParts(ValueError):
+    """Parts in parts in parts, or of thousands of recipients: which no server makes."""
 
 
 def events(raw: bytes, now: datetime) -> list[Event]:
@@ -55,8 +59,8 @@ def events(raw: bytes, now: datetime) -> list[Event]:
     raw = raw[:LARGEST]
     wanted = _machine_part_of(BytesHeaderParser(policy=policy.compat32).parsebytes(raw))
     if raw.lower().count(b"boundary") > _MOST_BOUNDARIES:
-        raise TooNested
-    report = message_from_bytes(raw, policy=policy.compat32)
+        raise TooManyParts
+    report = message_from_bytes(raw, _Counted(), policy=policy.compat32)
     part = _machine_part(report, wanted)
     quoted = _quoted_ids(report)
     told_at = _told_at(report, now)
@@ -67,6 +71,19 @@ def events(raw: bytes, now: datetime) -> list[Event]:
         Event(kind, PROVIDER, f"{own_id} {number}", recipient, told_at, said, quoted)
         for number, (kind, recipient, said) in enumerate(read(blocks))
     ]
+
+
+class _Counted:
+    """What the parser makes its parts with."""
+
+    def __init__(self) -> None:
+        self._parts = 0
+
+    def __call__(self, **options: Any) -> Message:
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise TooManyParts
+        return Message(**options)
 
 
 def _machine_part_of(head: Message) -> str:
@@ -100,8 +117,8 @@ def _blocks(part: Message) -> list[Message]:
         payload = "".join(block.as_string() for block in inner)
     decoded = part.get_payload(decode=True)
     text = decoded if isinstance(decoded, bytes) else str(payload).encode(errors="replace")
-    groups = re.split(rb"\r?\n[ \t]*\r?\n", text)
-    return [message_from_bytes(group, policy=policy.compat32) for group in groups if group]
+    groups = [group for group in re.split(rb"\r?\n[ \t]*\r?\n", text) if group]
+    return [message_from_bytes(group, policy=policy.compat32) for group in groups[: _MOST_RECIPIENTS + 1]]
 
 
 def _recipients(blocks: list[Message]) -> Iterator[tuple[Feedback, str, str]]:

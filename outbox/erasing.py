@@ -9,8 +9,8 @@ A mail with several recipients is erased for all of them, but for their addresse
 name him, and nobody can tell. So it waits until the mail is over for the last of them.
 """
 
-import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -154,18 +154,30 @@ def _lines_naming(engine: sa.Engine, address: str) -> list[sa.Row[*tuple[Any, ..
         query = sa.select(_A.id, _A.target, _A.detail).where(_A.id > last).order_by(_A.id).limit(_LINES)
         with reading(engine) as connection:
             lines = connection.execute(query).all()
-        found += [line for line in lines if _names(line, address)]
+        found += [line for line in lines if any(_names(said, address) for said in (line.target, *_said(line.detail)))]
         if len(lines) < _LINES:
             return found
         last = lines[-1].id
 
 
-def _names(line: sa.Row[*tuple[Any, ...]], address: str) -> bool:
-    return address.lower() in f"{line.target} {json.dumps(line.detail, ensure_ascii=False)}".lower()
+def _said(detail: Any) -> Iterator[str]:
+    """All words in it. Not its JSON, where the `n` of a line's end would be a letter of the address behind it."""
+    if isinstance(detail, dict):
+        detail = [*detail, *detail.values()]
+    if isinstance(detail, list):
+        for part in detail:
+            yield from _said(part)
+    else:
+        yield str(detail)
+
+
+def _names(said: str, address: str) -> bool:
+    """Whether it is there, and not as the end of another's: `ann@example.com` is in `joann@example.com`."""
+    return re.search(rf"(?<!\w){re.escape(address.lower())}(?!\w)", said.lower()) is not None
 
 
 def _erase_lines(connection: sa.Connection, lines: Sequence[sa.Row[*tuple[Any, ...]]], address: str) -> int:
-    named = [line.id for line in lines if address.lower() in line.target.lower()]
+    named = [line.id for line in lines if _names(line.target, address)]
     connection.execute(sa.update(_A).where(_A.id.in_(named)).values(target=anonymity.ERASED))
     anonymity.erase_details(connection, lines)
     return len(lines)

@@ -5,12 +5,13 @@ the same however often it is read.
 
 Read by a cursor over their times; and a transaction's times are those of its beginning, while others see it from its
 end on. So nothing is read that is not older than every transaction that may still add something before it (`horizon`).
-The cursor may then stand at what was read last: nothing appears behind it any more. Where something could all the same,
-after a clock was set back, or a transaction that only read for ten minutes and then wrote, the horizon lies before the
-cursor as long as this can be seen, and reading begins there again: told twice, under the same ids.
+The cursor may then stand at what was read last, or at the horizon: nothing appears behind it any more. Where something
+could all the same, after a clock was set back, or a transaction that only read for ten minutes and then wrote, the
+horizon lies before the cursor as long as this can be seen, and reading begins there again: told twice, under the same
+ids.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -77,7 +78,7 @@ def horizon(engine: sa.Engine) -> datetime:
 
 def beginning(moment: datetime) -> Position:
     """Where a reader stands that wants all from that time on."""
-    return {name: [moment.isoformat(), *(0 for _ in source.key[1:])] for name, source in _SOURCES.items()}
+    return {name: _stored(_start(source, moment)) for name, source in _SOURCES.items()}
 
 
 def read(engine: sa.Engine, position: Position, limit: int = BATCH) -> tuple[list[Event], Position]:
@@ -90,21 +91,33 @@ def read(engine: sa.Engine, position: Position, limit: int = BATCH) -> tuple[lis
 def between(
     connection: sa.Connection, position: Position, until: datetime, limit: int = BATCH
 ) -> tuple[list[Event], Position]:
-    """The same up to a time that is the horizon, or was it once. Cost: what it finds, along two partial indexes."""
+    """The same up to a time that is the horizon, or was it once.
+
+    Cost: what it finds along two partial indexes, and what they have beside it, rejections and cancelled mail, once.
+    """
     found: list[tuple[datetime, str, list[Any], Event]] = []
     reached = {}
     for name, source in _SOURCES.items():
-        after = min(_key(position[name]), (until, *(0 for _ in source.key[1:])))
-        reached[name] = [after[0].isoformat(), *after[1:]]
-        for row in connection.execute(_behind(source, after, until, limit)):
-            time, *numbers = row[: len(source.key)]
-            found.append((time, name, [time.isoformat(), *numbers], source.event(row)))
+        after = min(_key(position[name]), _start(source, until))
+        rows = connection.execute(_behind(source, after, until, limit)).all()
+        found += [(row[0], name, _stored(row[: len(source.key)]), source.event(row)) for row in rows]
+        # Before its first event a source has nothing to tell, nor ever will: that way is not gone again by each batch.
+        reached[name] = _stored(max(after, _start(source, rows[0][0] if rows else until)))
     next_ones = sorted(found, key=lambda line: line[:3])[:limit]
     return [event for *_, event in next_ones], reached | {name: key for _, name, key, _ in next_ones}
 
 
+def _start(source: _Source, moment: datetime) -> tuple[Any, ...]:
+    """Before all that happened at that time: numbers begin at 1."""
+    return (moment, *(0 for _ in source.key[1:]))
+
+
 def _key(stored: list[Any]) -> tuple[Any, ...]:
     return (datetime.fromisoformat(stored[0]), *stored[1:])
+
+
+def _stored(key: Sequence[Any]) -> list[Any]:
+    return [key[0].isoformat(), *key[1:]]
 
 
 def _behind(source: _Source, after: tuple[Any, ...], until: datetime, limit: int) -> sa.Select[*tuple[Any, ...]]:

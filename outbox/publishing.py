@@ -97,7 +97,7 @@ def standing(engine: sa.Engine) -> Standing:
         state = connection.scalar(sa.select(EmailCursor.position).where(EmailCursor.name == CURSOR))
     if state is None:
         return Standing(None, None, 0, None, None)
-    told_until = max(datetime.fromisoformat(key[0]) for key in state["events"].values())
+    told_until = min(datetime.fromisoformat(key[0]) for key in state["events"].values())
     waiting, _ = events.read(engine, state["events"], limit=1)
     since = waiting[0].at if waiting else None
     return Standing(told_until, since, state["failures"], state["problem"], _time(state["retry_at"]))
@@ -129,11 +129,15 @@ def _store(engine: sa.Engine, holder: str, state: dict[str, Any], lease: timedel
 
 
 def _rest(engine: sa.Engine, holder: str, state: dict[str, Any], problem: str) -> None:
+    """Let go of the cursor, where it is, and leave the receiver alone: by the clock that everybody goes by."""
     failures = state["failures"] + 1
     gone = problem.endswith(str(_GONE))
     pause = _LONGEST_PAUSE if gone else min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE)
-    retry_at = (datetime.now(UTC) + timedelta(seconds=pause)).isoformat()
-    _store(engine, holder, state | {"failures": failures, "problem": problem, "retry_at": retry_at})
+    with engine.begin() as connection:
+        there, now = _locked(connection)
+        if there["holder"] == holder:
+            retry_at = (now + timedelta(seconds=pause)).isoformat()
+            _write(connection, state | {"failures": failures, "problem": problem, "retry_at": retry_at}, None, None)
 
 
 def _locked(connection: sa.Connection) -> tuple[dict[str, Any], datetime]:

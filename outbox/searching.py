@@ -21,7 +21,7 @@ WINDOW = 20_000
 """Mails that a page looks through at most."""
 
 _ASTRAY = timedelta(hours=1)
-"""By which ids and times of creation may disagree: ids are drawn during a transaction, whose time is its beginning."""
+"""By which ids and times may disagree: ids are drawn during a transaction, whose time is its beginning."""
 
 _Q = QueuedEmail
 
@@ -146,9 +146,9 @@ def _conditions(connection: sa.Connection, wanted: Filter) -> tuple[list[Any], l
     if wanted.request_id is not None:
         indexed.append(_Q.content_id.in_(contents.where(EmailContent.request_id == wanted.request_id.strip())))
     if wanted.since is not None:
-        indexed += [_Q.id >= _first_id_of(connection, wanted.since - _ASTRAY), _Q.created_at >= wanted.since]
+        indexed += since(connection, _Q.id, _Q.created_at, wanted.since)
     if wanted.until is not None:
-        indexed += [_Q.id < _first_id_of(connection, wanted.until + _ASTRAY), _Q.created_at < wanted.until]
+        indexed += until(connection, _Q.id, _Q.created_at, wanted.until)
     if wanted.subject is not None:
         further.append(_Q.subject.icontains(wanted.subject, autoescape=True))
     for column, value in (
@@ -168,21 +168,32 @@ def _window(connection: sa.Connection, indexed: Sequence[Any]) -> tuple[int | No
     return lowest, count < WINDOW
 
 
-def _first_id_of(connection: sa.Connection, moment: datetime) -> int:
-    """The id from which on mails were queued at `moment` or later, found by halving: some twenty index probes.
+def since(connection: sa.Connection, id_: Any, time: Any, moment: datetime) -> list[sa.ColumnElement[bool]]:
+    """Conditions on the rows of that time and later, in a table whose ids and times rise together."""
+    return [id_ >= _first_id_of(connection, id_, time, moment - _ASTRAY), time >= moment]
+
+
+def until(connection: sa.Connection, id_: Any, time: Any, moment: datetime) -> list[sa.ColumnElement[bool]]:
+    """The same on those before."""
+    return [id_ < _first_id_of(connection, id_, time, moment + _ASTRAY), time < moment]
+
+
+def _first_id_of(connection: sa.Connection, id_: Any, time: Any, moment: datetime) -> int:
+    """The id from which on rows are of `moment` or later, found by halving: some twenty index probes.
 
     `created_at` has no index of its own: it would be written three times for every mail, and asked once a week.
     """
-    low, high = connection.execute(sa.select(sa.func.min(_Q.id), sa.func.max(_Q.id))).one()
+    # Each for itself: of two at once, SQLite reads the table.
+    ends = (sa.select(end(id_)).scalar_subquery() for end in (sa.func.min, sa.func.max))
+    low, high = connection.execute(sa.select(*ends)).one()
     if low is None:
         return 0
     high += 1
     while low < high:
         middle = (low + high) // 2
-        probe = sa.select(_Q.id, _Q.created_at).where(_Q.id >= middle).order_by(_Q.id).limit(1)
-        row = connection.execute(probe).first()
-        if row is None or row.created_at >= moment:
+        row = connection.execute(sa.select(id_, time).where(id_ >= middle).order_by(id_).limit(1)).first()
+        if row is None or row[1] >= moment:
             high = middle
         else:
-            low = row.id + 1
+            low = row[0] + 1
     return int(low)

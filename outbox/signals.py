@@ -16,7 +16,8 @@ function inside a function, is connected with `weak=False`.
 A word is said after the commit and only then. So a process that dies between the two has said nothing, and the record
 is what counts: who must not miss anything reads the table. Two kinds of moves are not told at all. What a person does
 (`cancel`, `requeue`, `resolve`) is known to whoever called for it, in whose transaction it may still be rolled back;
-`email_audit` has it. And a mail to a suppressed recipient, or one that a newer mail replaces, never was on its way.
+`email_audit` has it. And a mail whose recipient was suppressed before it was queued, or that a newer mail replaces,
+never was on its way.
 
 The second group is for metrics: what the library alone sees.
 """

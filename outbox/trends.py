@@ -95,7 +95,7 @@ SELECT {sql.seconds_since(first)} - {sql.seconds_since("sent_at")} AS seconds
 
 def _shape(sql: Words) -> str:
     lanes = "\n UNION ALL ".join(
-        f"""SELECT * FROM (SELECT recipient, created_at, scheduled_at FROM email_queue
+        f"""SELECT * FROM (SELECT recipient, created_at, scheduled_at, priority FROM email_queue
          WHERE status = 'pending' AND priority = {lane:d} ORDER BY next_attempt_at, id LIMIT :first) AS {lane.label}"""
         for lane in Priority
     )
@@ -104,9 +104,9 @@ def _shape(sql: Words) -> str:
     # What stands behind the last @, in words that both databases know: all that is no @ is trimmed off the end.
     domain = "lower(substr(recipient, length(rtrim(recipient, replace(recipient, '@', ''))) + 1))"
     return f"""
-SELECT domain, CASE {column} ELSE {len(AGES)} END AS place, count(*) AS mails
-  FROM (SELECT {domain} AS domain, {age} AS age FROM ({lanes}) AS waiting) AS aged
- WHERE age >= 0 GROUP BY domain, place"""
+SELECT domain, priority, CASE WHEN age < 0 THEN -1 {column} ELSE {len(AGES)} END AS place, count(*) AS mails
+  FROM (SELECT {domain} AS domain, priority, {age} AS age FROM ({lanes}) AS waiting) AS aged
+ GROUP BY domain, priority, place"""
 
 
 _FINISHED = Statement(_finished)
@@ -125,16 +125,21 @@ def course(connection: sa.Connection, seconds: int, steps: int) -> Course:
     bounds = {"seconds": seconds, "span": seconds * steps, "most": LONGEST_LOOK}
     read = tries = 0
     for row in _FINISHED(connection, **bounds):
-        step = found[min(row.step, steps - 1)]
+        step = found[_place(row.step, steps)]
         read += row.mails
         if row.status == "sent":
             step.sent += row.mails
         elif row.status == "dead":
             step.dead += row.mails
     for row in _NOT_NOW(connection, **bounds):
-        found[min(row.step, steps - 1)].not_now += row.tries
+        found[_place(row.step, steps)].not_now += row.tries
         tries += row.tries
     return Course(found[::-1], complete=max(read, tries) < LONGEST_LOOK)
+
+
+def _place(step: int, steps: int) -> int:
+    """A clock that was set back leaves times that are still to come: those are of the newest step."""
+    return min(max(step, 0), steps - 1)
 
 
 def delays(connection: sa.Connection) -> Delays:
@@ -151,10 +156,11 @@ def delays(connection: sa.Connection) -> Delays:
 def shape(connection: sa.Connection) -> Shape:
     """Cost: at most `FIRST` rows of each lane, by `ix_email_queue_due`. What is planned for later is left out."""
     domains: dict[str, Counter[int]] = defaultdict(Counter)
-    seen = 0
+    seen = Counter[int]()
     for row in _SHAPE(connection, first=FIRST):
-        domains[row.domain][row.place] += row.mails
-        seen += row.mails
+        seen[row.priority] += row.mails
+        if row.place >= 0:
+            domains[row.domain][row.place] += row.mails
     largest = sorted(domains.items(), key=lambda line: (-line[1].total(), line[0]))
     lines = [(domain, [counts[place] for place in range(len(AGES) + 1)]) for domain, counts in largest]
-    return Shape(lines, complete=seen < FIRST)
+    return Shape(lines, complete=all(mails < FIRST for mails in seen.values()))

@@ -1,7 +1,6 @@
 """`outbox bounces`: what came back as mail."""
 
 import stat
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ import click
 import sqlalchemy as sa
 
 from outbox import dsn, feedback
+from outbox.cli.progress import progress
 from outbox.cli.surroundings import open_database
 from outbox.cli.terminal import count, json_option, put_json
 from outbox.dsn import NotAReport
@@ -42,12 +42,13 @@ def bounces(directory: Path, *, as_json: bool) -> None:
     unreadable: list[Path] = []
     with open_database() as (_, engine):
         paths = list(_unseen(directory))
-        with click.progressbar(paths, label="Reading", file=sys.stderr, hidden=not sys.stderr.isatty()) as shown:
-            for path in shown:
+        with progress("Reading:", len(paths)) as advance:
+            for path in paths:
                 came_to = _take(engine, path)
                 found[came_to] += 1
                 if came_to == "unreadable":
                     unreadable.append(path)
+                advance(1)
     for path in unreadable[:_SHOWN]:
         click.echo(f"Skipped, for it cannot be read as a message: {safe(str(path.name))}", err=True)
     if as_json:

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import sqlalchemy as sa
 from limits.errors import ConfigurationError
@@ -40,10 +39,11 @@ _LOGIN = re.compile(r"//.*@")
 
 def impatient(settings: Settings) -> sa.Engine:
     """An engine for whoever waits at a terminal. Raises OutboxError where there is no such SQLite file."""
+    file = disks.database_file(settings)
+    if file is not None and not file.exists():
+        raise OutboxError(f"there is no file {file}")
     url = sa.make_url(settings.database_url)
     if url.get_backend_name() == "sqlite":
-        if url.database and url.database != ":memory:" and not Path(url.database).exists():
-            raise OutboxError(f"there is no file {url.database}")
         return create_engine(settings.database_url)
     soon = LIVENESS | {"connect_timeout": DATABASE_SECONDS}
     given = {name: value for name, value in soon.items() if name not in url.query}

@@ -5,15 +5,14 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import sqlalchemy as sa
 
+from outbox import disks, schema
 from outbox.database import create_engine
 from outbox.errors import OutboxError, SettingsError
 from outbox.settings import Settings
 
-_MIGRATE = "run `python -m alembic upgrade heads`"
 _NO_TABLE = ("no such table", "no such column", "UndefinedTable", "UndefinedColumn")
 
 
@@ -22,15 +21,14 @@ def open_database() -> Iterator[tuple[Settings, sa.Engine]]:
     """The settings, checked, and the engine for them."""
     settings = Settings.load()
     try:
-        url = sa.make_url(settings.database_url)
+        file = disks.database_file(settings)
         engine = create_engine(settings.database_url)
     except sa.exc.ArgumentError as error:
         raise SettingsError("DATABASE_URL: not a database URL: use postgresql:// or sqlite:///") from error
     except ImportError as error:
         raise SettingsError(f"DATABASE_URL: its driver is missing ({error}): pip install 'psycopg[binary]'") from error
-    is_file = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
-    if is_file and not Path(str(url.database)).exists():  # SQLite would make an empty one
-        raise OutboxError(f"DATABASE_URL={settings.database_url}: there is no such file; {_MIGRATE}")
+    if file is not None and not file.exists():  # SQLite would make an empty one
+        raise OutboxError(f"DATABASE_URL={settings.database_url}: there is no such file; {schema.REMEDY}")
     try:
         yield settings, engine
     finally:
@@ -51,5 +49,5 @@ def explain(error: sa.exc.SQLAlchemyError) -> str:
     cause = getattr(error, "orig", None) or error
     said = str(cause).strip().partition("\n")[0]
     if any(sign in f"{type(cause).__name__}: {said}" for sign in _NO_TABLE):
-        return f"the database has not the tables of this version ({said}): {_MIGRATE}"
+        return f"the database has not the tables of this version ({said}): {schema.REMEDY}"
     return f"the database failed: {said}"

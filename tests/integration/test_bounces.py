@@ -128,13 +128,25 @@ def test_hostile_mail_is_skipped_and_told(
     no_charset = report.replace(b"us-ascii", b"no-such-charset").replace(b"mx.example.com (", b"\xff\xfe\x00 (")
     dateless = report.replace(b"Date: Sun, 29 Nov 2026", b"Date: Sun, 99 Nov 99999")
     endless = b"\n".join([b"Content-Type: multipart/report; report-type=delivery-status; boundary=b", b"", b"--b"] * 3)
-    put(maildir, _nested(2000), b"", b"\0" * 9000, huge, no_charset, dateless, endless, report[: len(report) // 2])
+    crowded = endless[: len(endless) // 3] + b"\nContent-Type: message/delivery-status\n\n" + b"a: b\n\n" * 20_000
+    put(
+        maildir,
+        _nested(2000),
+        b"",
+        b"\0" * 9000,
+        huge,
+        no_charset,
+        dateless,
+        endless,
+        report[: len(report) // 2],
+        crowded,
+    )
     (maildir / "new" / "link").symlink_to("/dev/zero")
     result = bounces()
     assert result.exit_code == 0, result.output
     assert "Skipped, for it cannot be read as a message: 170.M1.host" in result.output
     assert result.output.splitlines()[-1] == (
-        "1 report recorded, 2 known already, 0 of no mail of ours; 5 other and 1 unreadable messages."
+        "1 report recorded, 2 known already, 0 of no mail of ours; 5 other and 2 unreadable messages."
     )
     assert list(suppressed(engine)) == [ANN]
     engine.dispose()

@@ -96,7 +96,7 @@ def test_queue_drain_and_show_as_processes(cli: Cli, smtp: SmtpServer, engine: s
     assert mail.recipient == "ada@x.example"
 
     ada, deferred, rejected = (row["id"] for row in made["mails"])
-    assert drained.stderr == f"delivery: mail {rejected} is dead after rcpt: 5.0.0 as you wish\n"
+    assert drained.stderr == f"mail {rejected} is dead, rejected: rcpt: 5.0.0 as you wish\n"
     assert cli("show", str(ada), "--source").stdout_bytes == mail.data
     assert cli("show", str(ada), "--html").stdout == "<p>Hello <b>Ada</b></p>"
     shown = _outbox("show", str(ada)).stdout

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from sqlalchemy.orm import Session
 
-from outbox import anonymity, auditing, breaker, erasing
+from outbox import anonymity, auditing, breaker, erasing, suppressions
 from outbox.attachments import Attachment
 from outbox.cli import main
 from outbox.cli.surroundings import who
@@ -85,6 +85,7 @@ def everything_of(engine: sa.Engine) -> None:
             )
         )  # fmt: skip
         auditing.suppress(connection, ADA, "Lovelace asked", "grace")
+        suppressions.add(connection, "example.net", f"the domain that {ADA} has left", "grace")
         found = Filter(recipient=ADA.lower(), subject="Lovelace").given()
         auditing.record(connection, "grace", "requeue", "mail 9", filter=found)
         auditing.record_mails(connection, "grace", "cancel", own, filter={"subject": "Lovelace"})
@@ -126,7 +127,7 @@ def test_nothing_is_left_of_her(erase: Erase, engine: sa.Engine) -> None:
             len(connection.execute(sa.select(model)).all()) for model in (QueuedEmail, EmailContent, EmailEvent)
         ]
         assert connection.execute(sa.select(EmailBlob.sha256)).all() == []
-        assert connection.execute(sa.select(EmailSuppression.target)).all() == []
+        assert connection.scalars(sa.select(EmailSuppression.target)).all() == ["example.net"]
         recipients = connection.scalars(sa.select(QueuedEmail.recipient)).all()
         kept = message_ids & set(connection.scalars(sa.select(EmailContent.message_id)).all())
         lines = auditing.lines(connection)
@@ -187,6 +188,21 @@ def test_it_asks_and_a_dry_run_touches_nothing(erase: Erase, engine: sa.Engine) 
         (line,) = connection.execute(sa.select(EmailSuppression.target, EmailSuppression.reason)).all()
     assert tuple(line) == (ADA.lower(), anonymity.ERASED)
     assert erase("nobody", "--yes").exit_code == 2
+
+
+def test_whose_address_ends_like_hers_stays_on_record(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        auditing.suppress(connection, "joann@example.com", "asked", "grace")
+        auditing.pause(connection, "mx1:25", "said <joann@example.community>", "grace")
+        auditing.record(connection, "grace", "requeue", "mail 9", filter={"subject": "for\nANN@example.com"})
+    assert erasing.erase(engine, "ann@example.com", "grace").lines == 1
+    with engine.connect() as connection:
+        _, *lines = auditing.lines(connection)
+    assert [(line.target, line.detail) for line in lines] == [
+        ("mail 9", {}),
+        ("relay mx1:25", {"reason": "said <joann@example.community>"}),
+        ("joann@example.com", {"reason": "asked", "category": ""}),
+    ]
 
 
 def test_batches(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:

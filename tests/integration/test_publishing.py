@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta, tzinfo
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,7 +20,7 @@ from outbox import events, publishing, settlement
 from outbox.cli import main
 from outbox.database import Statement, UtcDateTime, Words, create_engine
 from outbox.errors import SettingsError
-from outbox.models import EmailCursor
+from outbox.models import EmailAttempt, EmailCursor
 from outbox.publishing import Published, publish
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement
@@ -102,11 +102,17 @@ def settings(receiver: Receiver) -> Settings:
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is over is old enough."""
     monkeypatch.setattr(events, "_HORIZON", Statement(_without_margin, at=UtcDateTime))
+    horizon = events.horizon
+
+    def a_moment_later(engine: sa.Engine) -> datetime:
+        time.sleep(0.002)  # SQLite's grain is a millisecond
+        return horizon(engine)
+
+    monkeypatch.setattr(events, "horizon", a_moment_later)
 
 
 def _without_margin(sql: Words) -> str:
-    # A millisecond later, which is SQLite's grain.
-    return events._horizon(sql).replace("-5.0", "0.002")
+    return events._horizon(sql).replace("-5.0", "0.0")
 
 
 def begin(engine: sa.Engine, settings: Settings) -> None:
@@ -175,6 +181,39 @@ def test_what_became_of_mails_is_told_in_order(engine: sa.Engine, receiver: Rece
     assert (third["dead_reason"], third["error"], third["relay"]) == ("exhausted", "dot: no", "mx:25")
     assert datetime.fromisoformat(first["timestamp"]).tzinfo is not None
     assert publish(engine, settings) == Published(0)
+
+
+def test_what_tells_nothing_is_passed_over_once(engine: sa.Engine, receiver: Receiver, settings: Settings) -> None:
+    begin(engine, settings)
+    position = events.beginning(rows.from_now(-60))
+    for status, outcome, more in (
+        (Status.DEAD, Outcome.REJECTED, {"dead_reason": DeadReason.REJECTED}),
+        (Status.PENDING, Outcome.DEFERRED, {}),
+        (Status.SENT, Outcome.SENT, {}),
+        (Status.DEAD, Outcome.REJECTED, {"dead_reason": DeadReason.REJECTED}),
+    ):
+        (id_,) = lease(engine, 1)
+        with engine.begin() as connection:
+            settle(connection, id_, status, outcome, **more)
+        time.sleep(0.003)
+    assert publish(engine, settings) == Published(4)
+    assert publish(engine, settings) == Published(0)
+    with engine.connect() as connection:
+        state = connection.scalar(sa.select(EmailCursor.position))
+        last = connection.scalar(sa.select(sa.func.max(EmailAttempt.finished_at)))
+    assert state is not None
+    assert last is not None
+    assert {name: datetime.fromisoformat(reached) > last for name, (reached, *_) in state["events"].items()} == {
+        "attempts": True,
+        "ends": True,
+    }
+    one_by_one = []
+    while True:
+        found, position = events.read(engine, position, limit=1)
+        if not found:
+            break
+        one_by_one += [event.id for event in found]
+    assert one_by_one == [event["id"] for event in receiver.told]
 
 
 def test_an_outage_loses_nothing(engine: sa.Engine, receiver: Receiver, settings: Settings) -> None:
@@ -305,6 +344,25 @@ def test_a_clock_that_was_set_back_repeats_rather_than_loses(
     (now,) = send(engine)
     publish(engine, settings)
     assert [id_ for _, id_ in receiver.types] == [ahead, now]
+
+
+def test_a_publisher_with_another_clock_leaves_the_receiver_alone_no_longer(
+    engine: sa.Engine, receiver: Receiver, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(hours=1)
+
+    begin(engine, settings)
+    send(engine)
+    receiver.answer = lambda: 500
+    with monkeypatch.context() as clock:
+        clock.setattr(publishing, "datetime", Ahead)
+        publish(engine, settings)
+    retry_at = publishing.standing(engine).retry_at
+    assert retry_at is not None
+    assert retry_at < rows.from_now(60)
 
 
 def test_the_verb(engine: sa.Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from outbox import auditing, searching
+from outbox.database import create_engine
+from outbox.models import EmailAudit
 from outbox.searching import Filter
 from outbox.states import DeadReason, Priority, Status
 from tests import rows
@@ -96,3 +98,20 @@ def test_a_move_on_a_filter_is_on_record(engine: sa.Engine, monkeypatch: pytest.
         assert auditing.of_mail(connection, other) == []
     assert (line.who, line.action, line.detail) == ("ada", "requeue", {"filter": {"category": "news"}})
     assert str(Filter(priority=Priority.HIGH, recipient="a@b.c")) == "recipient a@b.c, priority high"
+
+
+def test_the_record_of_today_is_found_without_reading_that_of_the_year(sqlite_url: str) -> None:
+    engine = create_engine(sqlite_url)
+    spans = [(20_000, -9_000_000), (3, -5), (20_000, 9_000_000)]
+    with engine.begin() as connection:
+        for number, seconds in spans:
+            line = {"who": "ada", "action": "cancel", "target": "x", "detail": {}, "at": rows.from_now(seconds)}
+            connection.execute(sa.insert(EmailAudit), [line] * number)
+    steps: list[int] = []
+    with engine.connect() as connection:
+        # Called for every thousand steps of SQLite's machine; a row that is read takes ten or so.
+        connection.connection.driver_connection.set_progress_handler(lambda: steps.append(1), 1000)  # type: ignore[union-attr]
+        today = auditing.lines(connection, since=rows.from_now(-60), until=rows.from_now(60))
+    assert len(today) == 3
+    assert len(steps) < 20
+    engine.dispose()

@@ -42,6 +42,12 @@ def test_a_course_is_by_time_and_ends_now(engine: sa.Engine, monkeypatch: pytest
     assert not course.complete
 
 
+def test_a_time_to_come_is_of_the_newest_step(engine: sa.Engine) -> None:
+    sent(engine, -90)
+    with engine.begin() as connection:
+        assert trends.course(connection, 60, 3).steps == [Step(), Step(), Step(sent=1)]
+
+
 def test_percentiles_are_times_that_a_mail_took(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     for took in range(1, 21):
         sent(engine, 100 - took, took)
@@ -76,4 +82,10 @@ def test_the_shape_of_what_waits(engine: sa.Engine, monkeypatch: pytest.MonkeyPa
         assert found.lines == [("example.com", [1, 0, 1, 0, 0, 0, 1]), ("example.org", [0, 0, 0, 0, 1, 0, 0])]
         assert found.complete
         monkeypatch.setattr(trends, "FIRST", 1)
+        assert not trends.shape(connection).complete
+    wait("ida@example.com", 10, priority=Priority.LOW)
+    with engine.begin() as connection:
+        monkeypatch.setattr(trends, "FIRST", 5)
+        assert trends.shape(connection).complete, "four of one lane, two of another"
+        monkeypatch.setattr(trends, "FIRST", 4)
         assert not trends.shape(connection).complete

