@@ -65,7 +65,7 @@ def _comes_from_us() -> bool:
     if origin is None:
         return True
     ours = urlsplit(current_app.extensions["settings"].app_url)
-    return urlsplit(origin).netloc == request.host or origin == f"{ours.scheme}://{ours.netloc}"
+    return origin.partition("://")[2] == request.host or origin == f"{ours.scheme}://{ours.netloc}"
 
 
 def admit(app: Flask) -> None:

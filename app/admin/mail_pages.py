@@ -87,11 +87,21 @@ def _files(session: Session, content_id: int) -> Sequence[sa.Row[str, str, str |
 
 def _with_pictures(session: Session, said: str, content: EmailContent) -> str:
     """Those that the mail itself brings (`cid:`) stand in the page: it may fetch none."""
-    for file in content.attachments:
-        if file.inline_id is not None and f"cid:{file.inline_id}" in said and _PICTURE.fullmatch(file.content_type):
-            data = b64encode(session.get_one(EmailBlob, file.sha256).data).decode()
-            said = said.replace(f"cid:{file.inline_id}", f"data:{file.content_type};base64,{data}")
-    return said
+    pictures = {
+        f"cid:{file.inline_id}": file
+        for file in content.attachments
+        if file.inline_id is not None and _PICTURE.fullmatch(file.content_type)
+    }
+    if not pictures:
+        return said
+
+    def brought(found: re.Match[str]) -> str:
+        file = pictures[found[0]]
+        data = b64encode(session.get_one(EmailBlob, file.sha256).data).decode()
+        return f"data:{file.content_type};base64,{data}"
+
+    # The longest first: `cid:logo` is the beginning of `cid:logo2`.
+    return re.sub("|".join(map(re.escape, sorted(pictures, key=len, reverse=True))), brought, said)
 
 
 def _settings() -> AppSettings:

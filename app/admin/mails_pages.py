@@ -16,7 +16,7 @@ from outbox import searching
 from outbox.addresses import parse_mailbox
 from outbox.errors import InvalidAddress
 from outbox.models import QueuedEmail
-from outbox.searching import Filter
+from outbox.searching import Filter, Page
 from outbox.states import Status
 
 _PAGE = 50
@@ -41,8 +41,8 @@ def index() -> str | Response:
         here=request.full_path.removesuffix("?"),
         further=urlencode(criteria.spelled(wanted) | {"before": str(page.next_before)}),
         choices=criteria,
-        moves=possible({Status(mail.status) for mail in page.mails}),
-        in_bulk=possible({wanted.status} if wanted.status else set(Status)) if page.mails else (),
+        moves=possible(_seen(page)),
+        in_bulk=possible(_all(wanted, page, before)),
         zone=zone_of(me().time_zone),
     )
 
@@ -64,6 +64,17 @@ def find() -> Response:
     if len(found.mails) == 1 and found.next_before is None:
         return redirect(url_for("admin.mail.show", id_=found.mails[0].id))
     return redirect(url_for(".index", **criteria.spelled(wanted)))
+
+
+def _seen(page: Page) -> set[Status]:
+    return {Status(mail.status) for mail in page.mails}
+
+
+def _all(wanted: Filter, page: Page, before: int | None) -> set[Status]:
+    """Those that mails beyond the page may have, too, if there are any."""
+    if before is None and page.next_before is None:
+        return _seen(page)
+    return ({wanted.status} if wanted.status else set(Status)) if page.mails else set()
 
 
 def _meant(session: Session, typed: str) -> Filter:

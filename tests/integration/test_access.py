@@ -320,6 +320,7 @@ def test_no_form_is_taken_from_another_site(town: Town, monkeypatch: pytest.Monk
         ("https://localhost@evil.example", 400),
         ("null", 400),  # a frame in a sandbox, such as that in which a mail's HTML stands
         ("", 400),
+        ("http://[x", 400),  # no address at all
     ],
 )
 def test_whose_page_a_form_is_on(

@@ -11,7 +11,9 @@ from flask.testing import FlaskClient
 from app.dead_tasks import DeadTask
 from app.queues import CLEANUP_FILES, DEFAULT_QUEUE
 from outbox import auditing
+from outbox.attachments import Attachment
 from outbox.models import EmailAudit, EmailContent
+from outbox.service import EmailService
 from outbox.states import DeadReason, Priority, Status
 from tests import rows
 from tests.application import World
@@ -111,6 +113,33 @@ def test_one_mail(sqlite_world: World, root: FlaskClient) -> None:
     assert "Thank you." in source.text
     assert root.get(f"/admin/mail/{id_}/html").status_code == 404
     assert root.get("/admin/mail/77").status_code == 404
+
+
+def test_pictures_of_the_mail_itself_stand_in_its_page(sqlite_world: World, root: FlaskClient) -> None:
+    """By their whole names: one is the beginning of the other."""
+    files = [
+        Attachment("a.png", b"one", "image/png", inline_id="logo"),
+        Attachment("b.png", b"two", "image/png", inline_id="logo2"),
+    ]
+    with sqlite_world.session() as session:
+        html = "<img src='cid:logo2'><img src='cid:logo'>"
+        EmailService(session).queue_email(
+            "ada@example.com", "Hello", html=html, attachments=files, from_email="shop@example.com"
+        )
+    shown = re.findall("src='([^']*)'", root.get("/admin/mail/1/html").text)
+    assert shown == ["data:image/png;base64,dHdv", "data:image/png;base64,b25l"]
+
+
+def test_moves_are_offered_that_the_mails_found_can_make(sqlite_world: World, root: FlaskClient) -> None:
+    """Of what lies on further pages nobody knows; then it is all that the search could find."""
+    rows.add(sqlite_world.engine, subject="pending")
+    rows.add(sqlite_world.engine, subject="many", count=51, **DEAD)
+
+    def offered(subject: str) -> set[str]:
+        return set(re.findall(r"/admin/mail/all\?move=(\w+)", root.get(f"/admin/mail/?subject={subject}").text))
+
+    assert offered("pending") == {"cancel"}
+    assert offered("many") == {"requeue", "cancel", "sent", "again", "dead"}
 
 
 def test_what_is_sensitive_or_purged_is_not_shown(sqlite_world: World, root: FlaskClient) -> None:
