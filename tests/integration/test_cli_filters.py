@@ -211,7 +211,7 @@ def test_the_live_view_tells_health_from_fire(engine: sa.Engine) -> None:
 def test_the_pulse(engine: sa.Engine) -> None:
     rows.add(engine, 8, status=Status.SENT, sent_at=rows.from_now(-1), finalized_at=rows.from_now(-1))
     rows.add(engine, 4, status=Status.SENT, sent_at=rows.from_now(-60), finalized_at=rows.from_now(-60))
-    (dead,) = rows.add(engine, **DEAD)
+    (dead,) = rows.add(engine, **DEAD | {"finalized_at": rows.from_now(-5)})  # not since the tests were collected
     with engine.begin() as connection:
         rows.add_attempt(connection, dead, 1, Outcome.REJECTED)
         found = pulse.take(connection)
