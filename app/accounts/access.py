@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from flask import Flask, Request, Response, abort, current_app, g, jsonify, make_response, redirect, request, url_for
 from flask_login import LoginManager, current_user, login_required
 from flask_wtf import CSRFProtect
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import ServiceUnavailable, Unauthorized
 
 from app.accounts import tokens
 from app.accounts.models import User
@@ -174,12 +175,17 @@ def monitoring_required(view: Callable[P, R]) -> Callable[P, R]:
     """METRICS_TOKEN, as a bearer token; or an admin.
 
     The token is the setting's and no user's: it opens what says how the mail fares while the database is away, too.
+    Who does not ask for a page by name gets no login page: Prometheus and curl take anything, and would take that.
     """
     for_admins = admin_required(view)
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        return view(*args, **kwargs) if _shows_metrics_token() else for_admins(*args, **kwargs)
+        if _shows_metrics_token():
+            return view(*args, **kwargs)
+        if not current_user.is_authenticated and "text/html" not in request.accept_mimetypes.values():
+            raise Unauthorized("Send METRICS_TOKEN as a bearer token.", www_authenticate=WWWAuthenticate("bearer"))
+        return for_admins(*args, **kwargs)
 
     return guarded
 

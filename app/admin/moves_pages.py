@@ -18,6 +18,9 @@ from outbox import auditing, operations, searching
 _TOLD = 5
 """Refusals that are told in full: a flash is kept in a cookie, which holds 4 KB."""
 
+_PICKED = 1000
+"""Mails that can be picked one by one: twenty pages of the list."""
+
 moves_pages = Blueprint("moves", __name__, url_prefix="/mail")
 
 
@@ -26,6 +29,10 @@ def move() -> Response:
     """Those whose ids are sent. What could not be moved is told why."""
     wish = _wish(request.form)
     ids = [id_ for value in request.form.getlist("id") if (id_ := Fields({"id": value}).id("id"))]
+    if len(ids) > _PICKED:
+        raise BadRequest(
+            f"{len(ids):,} mails were picked, more than {_PICKED:,}: move them by what they have in common."
+        )
     if not ids:
         flash("Nothing was picked: tick the mails first.", "trouble")
         return redirect(_back(), 303)

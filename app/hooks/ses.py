@@ -195,7 +195,7 @@ def _confirm(envelope: _Envelope) -> None:
 
 
 def fetch(url: str) -> bytes:
-    """What lies at an address of Amazon's. Raises Unavailable."""
+    """What lies at an address of Amazon's. Raises Unavailable; Refused, if Amazon says that nothing does."""
     try:
         response = _pool.request("GET", url, preload_content=False)
         try:
@@ -204,6 +204,8 @@ def fetch(url: str) -> bytes:
             response.release_conn()
     except urllib3.exceptions.HTTPError as error:
         raise Unavailable(f"{url.partition('?')[0]} does not answer ({error})") from error
+    if 400 <= response.status < 500:  # noqa: PLR2004 - whoever named the address is wrong, and counted as such
+        raise Refused(f"{url.partition('?')[0]} is not there ({response.status})")
     if response.status != 200:  # noqa: PLR2004 - it is there
         raise Unavailable(f"{url.partition('?')[0]} answers {response.status}")
     return found

@@ -73,6 +73,11 @@ def _admins(method: str, rule: str, status: int = 200, **form: Any) -> Route:
     return Route(method, rule, (LOGIN, 403, 403, status, status, 403), form)
 
 
+def _probes(method: str, rule: str, status: int = 200) -> Route:
+    """What programs ask, which are not sent to a login page."""
+    return Route(method, rule, (401, 403, 403, status, status, 403))
+
+
 def _adas(method: str, rule: str, status: int = 200, **form: Any) -> Route:
     """Nobody else's, not even an admin's."""
     return Route(method, rule, (LOGIN, 404, 404, 404, 404, status), form)
@@ -95,10 +100,10 @@ def _responsible(method: str, rule: str, expected: int, **form: Any) -> Route:
 TABLE = (
     _anybody("GET", "/"),
     _anybody("GET", "/healthz"),
-    _admins("GET", "/metrics"),
+    _probes("GET", "/metrics"),
     _anybody("GET", "/readyz"),
-    _admins("GET", "/health/detailed", 503),  # neither worker nor beat
-    _admins("GET", "/health/tasks"),
+    _probes("GET", "/health/detailed", 503),  # neither worker nor beat
+    _probes("GET", "/health/tasks"),
     _anybody("GET", "/static/<path:filename>"),
     _anybody("GET", "/unsubscribe/<token>"),
     _anybody("POST", "/unsubscribe/<token>"),

@@ -179,6 +179,11 @@ def test_a_move_leads_back_to_the_mails_and_nowhere_else(root: FlaskClient, back
     assert moved.headers["Location"] == "/admin/mail/"
 
 
+def test_so_many_cannot_be_picked_one_by_one(root: FlaskClient) -> None:
+    answer = root.post("/admin/mail/move", data={"move": "cancel", "id": [str(n) for n in range(1, 1002)]})
+    assert (answer.status_code, "1,001 mails were picked" in answer.text) == (400, True)
+
+
 def test_a_filter_is_moved_once_its_count_is_confirmed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auditing, "BATCH", 2)
     root = world.client(world.admin("root"))

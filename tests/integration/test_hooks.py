@@ -7,6 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from werkzeug.test import TestResponse
 
 from app.hooks import LARGEST_BODY, READERS, ses
+from app.hooks.notices import Refused, Unavailable
 from app.nudge import connect
 from app.settings import AppSettings
 from outbox.errors import SettingsError
@@ -181,6 +183,10 @@ def _hooked(world: World) -> World:
         mailgun_signing_key=MAILGUN_KEY,
     )
     return world
+
+
+FETCH = ses.fetch
+"""As it is, before `fetched` takes its place."""
 
 
 @pytest.fixture(autouse=True)
@@ -459,6 +465,17 @@ def test_a_certificate_must_be_valid_now_and_be_one(lite_hooked: World, monkeypa
     ses._certificate.cache_clear()
     monkeypatch.setattr(ses, "fetch", lambda _: b"<html>")
     assert post(lite_hooked, "ses", sns(bounce("<x>"))).status_code == 503
+
+
+@pytest.mark.parametrize(("status", "raises"), [(404, Refused), (403, Refused), (503, Unavailable)])
+def test_whose_fault_it_is_that_a_certificate_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, status: int, raises: type[Exception]
+) -> None:
+    """Anybody who knows a topic's name can name certificates that are not there: that counts as a refusal."""
+    answer = SimpleNamespace(status=status, read=lambda _: b"", release_conn=lambda: None)
+    monkeypatch.setattr(ses, "_pool", SimpleNamespace(request=lambda *_, **__: answer))
+    with pytest.raises(raises):
+        FETCH("https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0.pem")
 
 
 def test_who_was_refused_often_is_not_read_any_more(lite_hooked: World, monkeypatch: pytest.MonkeyPatch) -> None:
