@@ -160,7 +160,13 @@ def _troubles(connection: sa.Connection, _: AppSettings) -> Finding:
     return Finding(not rows, said, {"troubles": lines})
 
 
+def _room(connection: sa.Connection, _: AppSettings) -> Finding:
+    full = disks.full(connection)
+    return Finding(healthy=False, said=f"is full: {full}") if full else Finding(healthy=True, said="takes more")
+
+
 _OF_DATABASE: dict[str, _Check] = {
+    "database_disk": _room,
     "workers": _workers,
     "beat": _beat,
     "oldest_due": _oldest_due,

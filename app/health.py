@@ -22,6 +22,7 @@ _UNAVAILABLE = 503
 
 NAMES = {
     "database": "Database",
+    "database_disk": "Database's disk",
     "broker": "Broker",
     "workers": "Workers",
     "beat": "Beat",

@@ -38,10 +38,10 @@ class Watch:
         if since is None or since >= late:
             self(unless_within=late)
 
-    def alert(self, sentence: str, **more: Any) -> bool:
+    def alert(self, sentence: str, *, over: bool = False, **more: Any) -> bool:
         """Tell of what cannot be written down, the database being away. False if it was not taken."""
         tell(log, logging.WARNING, "watch.unwritten", "watch: %(why)s", why=sentence)
-        text = f"Trouble ({self._settings.outbox_environment}): {sentence}"
+        text = f"{'Over' if over else 'Trouble'} ({self._settings.outbox_environment}): {sentence}"
         return self._webhook.post({"text": text, "environment": self._settings.outbox_environment} | more)
 
 

@@ -110,7 +110,8 @@ def watch(
         found = [*watching.troubles(connection, settings, missed=missed), *also]
     if is_ours:
         with engine.begin() as connection:
-            _note(connection, found)
+            # A table that is told of want of room may have none for it: each process tells that by itself.
+            _note(connection, [trouble for trouble in found if trouble.key != watching.NO_ROOM])
             lines = [
                 _Line(row.key, row.sentence, row.began_at, row.over) for row in _UNTOLD(connection, quiet=ENDS_AFTER)
             ]

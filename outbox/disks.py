@@ -1,9 +1,9 @@
-"""How much room is left where Outbox writes: the journal, an SQLite database, whatever an application adds."""
+"""How much room is left where Outbox writes: the journal, the database, whatever an application adds."""
 
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -11,6 +11,12 @@ from outbox.settings import Settings
 
 LEAST_FREE = 500_000_000
 """Bytes below which a disk counts as nearly full: some hours of a busy SQLite, and time to act."""
+
+_SPILLS = ("SET LOCAL work_mem = '64kB'", "SELECT count(*) FROM generate_series(1, 75000)")
+"""Makes PostgreSQL write a megabyte into a temporary file, in some 20 ms: it asks for room, and leaves nothing."""
+
+_FULL, _TOO_MUCH = "53100", "53400"
+"""SQLSTATE: the disk is full; `temp_file_limit` does not let us have the file, which says nothing."""
 
 
 class Disk(NamedTuple):
@@ -54,3 +60,34 @@ def look(paths: Iterable[Path]) -> list[Disk]:
         except OSError:  # it went away just now, or is not ours to look at
             continue
     return list(found.values())
+
+
+def full(connection: sa.Connection) -> str | None:
+    """What PostgreSQL says if it has no room for anything new; it is on a machine that we cannot look at.
+
+    It answers, and so do the signs of life, long after it has begun to refuse mail: they change what is there, within
+    its own room. SQLite is a file: `look` sees its disk.
+    """
+    if connection.dialect.name != "postgresql":
+        return None
+    attempt = connection.begin_nested()
+    try:
+        for statement in _SPILLS:
+            connection.execute(sa.text(statement))
+    except sa.exc.DBAPIError as error:
+        if is_full(error):
+            return str(error.orig).strip().partition("\n")[0]
+        if _sqlstate(error) != _TOO_MUCH:
+            raise
+    finally:
+        attempt.rollback()  # and so what was set is as it was
+    return None
+
+
+def is_full(error: sa.exc.SQLAlchemyError) -> bool:
+    """Whether the database failed for want of room."""
+    return bool(_sqlstate(error) == _FULL)
+
+
+def _sqlstate(error: sa.exc.SQLAlchemyError) -> Any:
+    return getattr(getattr(error, "orig", None), "sqlstate", None)

@@ -78,7 +78,8 @@ class Relays:
 
     def learn(self, endpoint: Endpoint, report: Report, token: str) -> None:
         """What a conversation says about its relay."""
-        said = f"{report.stage}: {report.reply}"
+        code = "" if report.code is None else f"{report.code} "
+        said = f"{report.stage}: {code}{report.reply}"
         down = Rest(RelayState.OPEN, said, self._base, self._base * _LONGEST)
         match report.outcome:
             case Outcome.RELAY_DOWN:

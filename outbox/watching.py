@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from outbox import breaker, claims, fence, heartbeats, stats
+from outbox import breaker, claims, disks, fence, heartbeats, stats
 from outbox.breaker import Standing
 from outbox.database import utcnow
 from outbox.heartbeats import BEAT, WORKER, Sign
@@ -22,6 +22,11 @@ MISSED_DRAINS = 2
 
 MOURNED_SECONDS = 3600.0
 """For so long a worker that died counts as a trouble. What it held came back long before; it may have a successor."""
+
+NO_ROOM = "room"
+WITHOUT_ROOM = (
+    "the database has no room on its disk ({}): no new mail can be queued, and what waits may not go; make room there"
+)
 
 
 class Trouble(NamedTuple):
@@ -43,6 +48,7 @@ def troubles(connection: sa.Connection, settings: Settings, *, missed: bool = Tr
         *(_silent(signs, heartbeats.ends(connection)) if missed else ()),
         *_of_hosts(signs),
         *_untaken(connection, settings, signs, relays),
+        *_without_room(connection),
     ]
 
 
@@ -152,6 +158,11 @@ def _untaken(
             f"mail has been due for {duration(max(waited))}, workers live and a relay takes mail, but no drain takes "
             "it: does beat's `outbox.drain` reach a worker of the queue `celery`? Until then, `outbox drain` sends it",
         )
+
+
+def _without_room(connection: sa.Connection) -> Iterator[Trouble]:
+    if words := disks.full(connection):
+        yield Trouble(NO_ROOM, WITHOUT_ROOM.format(words))
 
 
 def _host(sign: Sign) -> str:

@@ -107,7 +107,7 @@ def burning(engine: sa.Engine, relay: str = RELAY) -> None:
                 relay=relay,
             )
             _attempt(connection, id_, 1, age, **_LOST, relay=relay)
-        refused = "auth: 5.7.8 Error: authentication failed: Invalid user or password"
+        refused = "auth: 535 5.7.8 Error: authentication failed: Invalid user or password"
         latched = breaker.Rest(RelayState.OPEN, refused, 900, 900, latched=True)
         breaker.rest(connection, relay, latched, "", "worker-7:41")
         breaker.pause(connection, "mx2.example:587", "moving to another machine until Thursday", "ada@ops-1")

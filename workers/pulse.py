@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import psutil
 import sqlalchemy as sa
 
-from outbox import heartbeats
+from outbox import disks, heartbeats, watching
+from outbox.database import reading
 from outbox.logs import tell
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Pulse:
         process: Process,
         file: Path | None,
         watch: Callable[[float], object],
-        alert: Callable[[str], bool],
+        alert: Callable[..., bool],
     ) -> None:
         self._engine = engine
         self._process = process
@@ -109,13 +110,18 @@ class Pulse:
         self._touch()
         try:
             self._give()
+            with reading(self._engine) as connection:
+                full = disks.full(connection)
             # A system that is being started is not looked at before all of it can be there.
             if time.monotonic() - self._began > heartbeats.SILENT_AFTER:
                 self._watch(WATCH_LATE_SECONDS)
         except sa.exc.SQLAlchemyError as error:
-            self._fail(_cause(error))
+            self._fail(_cause(error), full=disks.is_full(error))
         else:
-            self._recover()
+            if full:
+                self._fail(full, full=True)
+            else:
+                self._recover()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -158,19 +164,20 @@ class Pulse:
             heartbeats.give(connection, process.kind, process.name, **detail)
         self._has_buried = True
 
-    def _fail(self, problem: str) -> None:
+    def _fail(self, problem: str, *, full: bool) -> None:
         self._failures += 1
         if self._failures == 1:
             sentence = "heartbeat: the database does not take it: %(why)s; tried again every half minute"
             tell(log, logging.ERROR, "heartbeat.failed", sentence, why=problem)
         elif self._failures >= _AWAY_FOR and not self._alerted:
-            self._alerted = self._alert(f"{self._who}: the database does not answer: {problem}")
+            said = watching.WITHOUT_ROOM.format(problem) if full else f"the database does not answer: {problem}"
+            self._alerted = self._alert(f"{self._who}: {said}")
 
     def _recover(self) -> None:
         if self._failures:
             tell(log, logging.INFO, "heartbeat.works", "heartbeat: the database takes it again")
         if self._alerted:
-            self._alert(f"{self._who}: over, the database answers again")
+            self._alert(f"{self._who}: the database answers again, and takes what it is told", over=True)
         self._failures, self._alerted = 0, False
 
     @property

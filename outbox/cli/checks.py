@@ -95,6 +95,9 @@ def _answers(connection: sa.Connection) -> Iterator[Finding]:
         version = connection.scalar(sa.text("SHOW server_version"))
         said = f"PostgreSQL {str(version).partition(' ')[0]} answers in {(time.monotonic() - began) * 1000:.0f} ms"
         loose = [name for name in ("fsync", "full_page_writes") if connection.scalar(sa.text(f"SHOW {name}")) != "on"]
+        if full := disks.full(connection):
+            yield wrong("database", f"{said}, and has no room on its disk: {full}", "make room there")
+            return
         if loose:
             yield wrong("database", f"{said}, with {' and '.join(loose)} off", "turn it on: a crash would lose mail")
             return

@@ -96,7 +96,7 @@ def test_what_is_not_well_is_named(  # noqa: PLR0917
     status, found = ask(world)
     said = {name: check["said"] for name, check in found["checks"].items()}
     assert status == 503
-    assert {name for name, check in found["checks"].items() if check["healthy"]} == {"database"}
+    assert {name for name, check in found["checks"].items() if check["healthy"]} == {"database", "database_disk"}
     assert said["broker"].startswith("does not answer: ")
     assert said["workers"] == "none lives, and was not heard of for a day: start one"
     assert said["oldest_due"] == "the oldest due mail has waited for 2 h: see `outbox stats` and `outbox relays`"

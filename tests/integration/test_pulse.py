@@ -30,8 +30,8 @@ class Seen:
     def _watch(self, late: float) -> None:
         self.watched.append(late)
 
-    def _alert(self, sentence: str) -> bool:
-        self.alerts.append(sentence)
+    def _alert(self, sentence: str, *, over: bool = False) -> bool:
+        self.alerts.append(f"{'Over' if over else 'Trouble'}: {sentence}")
         return self.told
 
     def signs(self) -> list[heartbeats.Sign]:
@@ -86,12 +86,12 @@ def test_a_database_that_is_away_is_told_of_once_and_disturbs_nothing(
     seen.pulse.beat()  # nobody took it, so it is told again
     seen.pulse.beat()
     who = f"worker {seen.name}"
-    assert seen.alerts == [f"{who}: the database does not answer: no such table: email_heartbeats"] * 2
+    assert seen.alerts == [f"Trouble: {who}: the database does not answer: no such table: email_heartbeats"] * 2
     with seen.engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE away RENAME TO email_heartbeats"))
     seen.pulse.beat()
     seen.pulse.beat()
-    assert seen.alerts[2:] == [f"{who}: over, the database answers again"]
+    assert seen.alerts[2:] == [f"Over: {who}: the database answers again, and takes what it is told"]
     assert len(seen.signs()) == 1
     assert len(caplog.records) == 2
     seen.engine.dispose()

