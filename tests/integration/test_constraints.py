@@ -13,10 +13,11 @@ from outbox.models import (
     EmailAttempt,
     EmailContent,
     EmailEnvironment,
+    EmailEvent,
     EmailRelay,
     QueuedEmail,
 )
-from outbox.states import DeadReason, Kind, OnUncertain, Outcome, RelayState, Stage, Status
+from outbox.states import DeadReason, Feedback, Kind, OnUncertain, Outcome, RelayState, Stage, Status
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = {"claim_token": "t", "claimed_by": "w", "lease_expires_at": NOW}
@@ -131,6 +132,22 @@ def test_an_attempt_of_each_outcome_and_stage_is_taken(engine: sa.Engine) -> Non
             _attempt(connection, email, number=number, outcome=outcome, stage=stage)
 
 
+def test_feedback_is_of_a_known_kind_and_kept_once(engine: sa.Engine) -> None:
+    told = {"provider": "ses", "provider_event_id": "1", "occurred_at": NOW, "said": ""}
+    with engine.begin() as connection:
+        email = _queue(connection, Status.SENT)
+        for number, kind in enumerate(Feedback):
+            connection.execute(
+                sa.insert(EmailEvent).values(
+                    told | {"email_id": email, "kind": kind, "provider_event_id": f"e{number}"}
+                )
+            )
+    for again, refused_by in (("opened", "ck_email_events_kind"), (str(Feedback.BOUNCED), "told|provider_event_id")):
+        line = sa.insert(EmailEvent).values(told | {"email_id": email, "kind": again, "provider_event_id": "e0"})
+        with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError, match=refused_by):
+            connection.execute(line)
+
+
 def test_a_key_needs_a_hash_and_is_given_once(engine: sa.Engine) -> None:
     with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError, match="ck_email_contents_keyed"):
         _content(connection, idempotency_key="k")
@@ -182,6 +199,7 @@ def test_every_check_has_a_row_that_it_refuses() -> None:
     tried = {f"email_queue_{check}" for check, _, _ in REFUSED}
     tried |= {f"email_relays_{check}" for check, _, _ in REFUSED_RELAYS}
     tried |= {"email_attempts_outcome", "email_attempts_stage", "email_contents_keyed", "email_environment_single"}
+    tried |= {"email_events_kind"}
     assert declared == tried
 
 
