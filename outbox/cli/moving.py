@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import click
 import sqlalchemy as sa
+from rich.text import Text
 
 from outbox import auditing, operations, searching
 from outbox.cli.filtering import filter_options
 from outbox.cli.progress import progress
 from outbox.cli.surroundings import open_database, who
-from outbox.cli.terminal import count, json_option, put_json
+from outbox.cli.terminal import count, json_option, put, put_json
 from outbox.database import reading
 from outbox.explaining import explain
 from outbox.operations import Resolution
@@ -128,7 +129,7 @@ def _move_ids(ctx: click.Context, move: _Move, ids: Sequence[int], *, as_json: b
         if moved or not refused:
             click.echo(f"{count(len(moved), 'mail')} {move.done}.")
         if why is not None and move.done == "resolved":
-            click.echo(safe(why))
+            put(Text(safe(why)))
         for sentence in refused.values():
             click.echo(f"Error: {sentence}", err=True)
     if refused:

@@ -79,7 +79,7 @@ def why(id_: int, *, as_json: bool) -> None:
     if as_json:
         put_json({"id": id_, "why": sentence})
     else:
-        click.echo(safe(sentence))
+        put(Text(safe(sentence)))  # between words, where the terminal is narrow
 
 
 def _put(
@@ -141,7 +141,7 @@ def _content_facts(content: EmailContent) -> list[tuple[str, object]]:
         ("Locale", content.locale),
         *content.headers.items(),
         ("Key", content.idempotency_key),
-        ("Body", f"{showing.body(content)}, {content.size:,} bytes with attachments"),
+        ("Body", f"{showing.body(content)}, {content.size:,} bytes{' with attachments' if files else ''}"),
         ("Purged", content.purged_at and clock(content.purged_at)),
         *(("Attachment", file) for file in files),
     ]
