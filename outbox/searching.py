@@ -3,7 +3,7 @@
 Newest first, along the primary key, a page behind the id of the last one: the thousandth page costs what the first
 does. What an index knows (recipient, Message-ID, request, and every status but `sent`) is found however old it is. For
 the rest, a subject or a category, a page reads at most `WINDOW` mails and says how far it came: at five million rows
-the next click costs 50 ms, and not the whole history.
+the next click costs 10 to 30 ms, and not the whole history.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from outbox.models import EmailContent, QueuedEmail
 from outbox.states import DeadReason, Priority, Status
 
-WINDOW = 20_000
+WINDOW = 10_000
 """Mails that a page looks through at most."""
 
 _ASTRAY = timedelta(hours=1)
@@ -179,21 +179,22 @@ def until(connection: sa.Connection, id_: Any, time: Any, moment: datetime) -> l
 
 
 def _first_id_of(connection: sa.Connection, id_: Any, time: Any, moment: datetime) -> int:
-    """The id from which on rows are of `moment` or later, found by halving: some twenty index probes.
+    """The id from which on rows are of `moment` or later, found by halving: some twenty probes of the index.
 
-    `created_at` has no index of its own: it would be written three times for every mail, and asked once a week.
+    `created_at` has no index of its own: it would be written three times for every mail, and asked once a week. One
+    statement, since a busy machine lets each of twenty wait for its turn.
     """
     # Each for itself: of two at once, SQLite reads the table.
-    ends = (sa.select(end(id_)).scalar_subquery() for end in (sa.func.min, sa.func.max))
-    low, high = connection.execute(sa.select(*ends)).one()
-    if low is None:
-        return 0
-    high += 1
-    while low < high:
-        middle = (low + high) // 2
-        row = connection.execute(sa.select(id_, time).where(id_ >= middle).order_by(id_).limit(1)).first()
-        if row is None or row[1] >= moment:
-            high = middle
-        else:
-            low = row[0] + 1
-    return int(low)
+    least, most = (sa.select(end(id_)).scalar_subquery() for end in (sa.func.min, sa.func.max))
+    halved = sa.select(least.label("low"), (most + 1).label("high")).cte("halved", recursive=True)
+    low, high = halved.c.low, halved.c.high
+    middle = low + (high - low) // 2
+    is_later = sa.select(time).where(id_ >= middle).order_by(id_).limit(1).scalar_subquery() >= moment
+    halved = halved.union_all(
+        sa.select(
+            sa.case((is_later, low), else_=middle + 1),
+            sa.case((is_later, middle), else_=high),
+        ).where(low < high)
+    )
+    # Of an empty table, both ends are NULL.
+    return connection.scalars(sa.select(halved.c.low).where(halved.c.low == halved.c.high)).one_or_none() or 0

@@ -38,7 +38,7 @@ def list_(wanted: Filter, before: int | None, limit: int, *, as_json: bool) -> N
     """List the mails of the queue, newest first, one for each recipient. All that is asked for must hold.
 
     A recipient, a Message-ID, a request and every status but sent are found however old they are. For anything else,
-    this looks through the newest 20,000 mails, says how far back that was, and with which --before it goes on.
+    this looks through the newest 10,000 mails, says how far back that was, and with which --before it goes on.
     """
     with open_database() as (_, engine), reading(engine) as connection, Session(connection) as session:
         found = searching.page(session, wanted, before=before, limit=limit)

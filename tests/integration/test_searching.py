@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from outbox import auditing, searching
 from outbox.database import create_engine
-from outbox.models import EmailAudit
+from outbox.models import EmailAudit, QueuedEmail
 from outbox.searching import Filter
 from outbox.states import DeadReason, Priority, Status
 from tests import rows
@@ -50,6 +50,25 @@ def test_times(engine: sa.Engine) -> None:
     assert found(engine, since=until) == new[::-1]
     assert found(engine, until=since) == old[::-1]
     assert found(engine, since=datetime.now(UTC) + timedelta(days=1)) == []
+
+
+def test_times_where_ids_are_missing(engine: sa.Engine) -> None:
+    since = datetime.now(UTC) - timedelta(days=3)
+    assert found(engine, since=since) == found(engine, until=since) == []
+    ids = [*rows.add(engine, 40, created_at=rows.from_now(-5 * 86400)), *rows.add(engine, 40)]
+    kept = [ids[5], ids[70]]
+    with engine.begin() as connection:
+        connection.execute(sa.delete(QueuedEmail).where(QueuedEmail.id.not_in(kept)))
+    assert (found(engine, until=since), found(engine, since=since)) == (kept[:1], kept[1:])
+
+
+def test_a_stretch_of_time_is_found_in_three_statements(engine: sa.Engine) -> None:
+    """On a busy machine each waits for its turn: the twenty probes of an end are one."""
+    rows.add(engine, 500)
+    statements: list[str] = []
+    sa.event.listen(engine, "before_cursor_execute", lambda *event: statements.append(event[2]))
+    assert len(found(engine, since=rows.from_now(-60), until=rows.from_now(60))) == 50
+    assert len([statement for statement in statements if not statement.startswith("BEGIN")]) == 3
 
 
 def test_pages(engine: sa.Engine) -> None:
