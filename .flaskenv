@@ -1,2 +1,2 @@
 # What the `flask` command works on when it is called from this folder.
-FLASK_APP=workers:flask_app
+FLASK_APP=workers.commands:flask_app

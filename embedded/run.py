@@ -67,7 +67,7 @@ def start(root: Path, console: Console, *, detach: bool) -> None:
         _prepare_database(settings, console, to_inbox="SMTP_HOST" in chosen.environment)
         try:
             _bring_up(supervisor, chosen, console)
-            app = create_app(settings)
+            app = create_app(settings, pages=False)
             _wait_for_workers(app, supervisor, console)
             console.print(f"Everything runs, after {time.monotonic() - began:.1f} s.")
             _demonstrate(app, chosen, var, supervisor, console)

@@ -13,7 +13,7 @@ from app.database import LARGEST_ID, request_session
 from app.notifications.bell import bell
 from app.notifications.models import Notification
 from app.notifications.stream import Reader, Streams
-from app.notifications.wakes import LEAVE, Wakes, channel_of_user
+from app.notifications.wakes import LEAVE, channel_of_user
 from outbox.database import utcnow
 
 _PAGE = 50
@@ -24,8 +24,7 @@ notifications = Blueprint("notifications", __name__, url_prefix="/notifications"
 @notifications.record_once
 def _set_up(state: BlueprintSetupState) -> None:
     parts = state.app.extensions
-    wakes = parts["wakes"] = Wakes(parts["settings"].redis_url)
-    parts["streams"] = Streams(parts["engine"], wakes, parts["settings"].notification_streams)
+    parts["streams"] = Streams(parts["engine"], parts["wakes"], parts["settings"].notification_streams)
     user_logged_out.connect(_end_streams, state.app)
 
 

@@ -51,8 +51,8 @@ def test_a_failed_task_is_kept_and_seen_and_sent_once_more(
     see_no_address(flower, system)
 
     make_task(system)
-    retry = system.start("retry", sys.executable, "-m", "flask", "--app", "workers:flask_app", "dead", "retry", "--all",
-                         "--name", UPDATE_TASK_STATUS, "--yes")  # fmt: skip
+    flask = (sys.executable, "-m", "flask", "--app", "workers.commands:flask_app")
+    retry = system.start("retry", *flask, "dead", "retry", "--all", "--name", UPDATE_TASK_STATUS, "--yes")
     wait_until(lambda: set(by_name) - {line.name for line in dead(system)} == {UPDATE_TASK_STATUS}, what="its success")
     with system.sessions() as session:
         assert session.get_one(Task, 1).status == TaskStatus.DONE

