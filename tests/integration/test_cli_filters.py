@@ -227,15 +227,18 @@ def test_watching_survives_the_database_and_ends_with_ctrl_c(direct: sa.Engine, 
     environment = os.environ | {"DATABASE_URL": url, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     command = [sys.executable, "-m", "outbox", "stats", "--watch", "0.5"]
     with subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment) as process:
-        read_until(terminal, "All is well")
-        proxy.refuse()
-        proxy.cut()
-        read_until(terminal, "trying again")
-        proxy.restore()
-        read_until(terminal, "All is well")
-        process.send_signal(signal.SIGINT)
-        rest = read_until(terminal, "\x1b[?1049l")
-        assert process.wait(10) == 0
+        try:
+            read_until(terminal, "All is well")
+            proxy.refuse()
+            proxy.cut()
+            read_until(terminal, "trying again")
+            proxy.restore()
+            read_until(terminal, "All is well")
+            process.send_signal(signal.SIGINT)
+            rest = read_until(terminal, "\x1b[?1049l")
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
     assert "Traceback" not in rest
     os.close(terminal)
     os.close(other)

@@ -200,7 +200,7 @@ def test_a_stream_ends_with_the_login(make: Make) -> None:
 
 def test_a_quiet_stream_beats_and_ends_in_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr(stream, "LIFE_SECONDS", 0.5)
+    monkeypatch.setattr(stream, "LIFE_SECONDS", 2)
     world, open_page = make()
     page = open_page(world.user())
     assert page.next("unread") == 0
