@@ -6,7 +6,9 @@ A missing server skips its tests on a laptop and fails them in CI (`CI` set), wh
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -80,9 +82,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     It gives each a third of them, in this order; who is done takes over from the end of another's. So what the last
     minute is shared out of is short, and no process waits for another that has just begun with 10,000 mails.
     """
-    for item in items:
-        if item.path.stem in _REPEATING:
-            item.add_marker("no_cover")
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     long = [item for item in items if item.path.parent.name in {"acceptance", "faults"}]
     short = [item for item in items if item.path.parent.name not in {"acceptance", "faults"}]
@@ -91,6 +90,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for n in range(processes)
     )
     items[:] = chain.from_iterable(shares)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Coverage does not see what repeats. (The marker `no_cover` stops one of two tracers that it has under xdist.)"""
+    if item.path.stem not in _REPEATING:
+        return (yield)
+    of_this_thread, of_new_ones = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        threading.settrace(of_new_ones)
+        sys.settrace(of_this_thread)
 
 
 @pytest.fixture(autouse=True)
