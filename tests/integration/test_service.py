@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, scoped_session, sessionmake
 from outbox.attachments import Attachment
 from outbox.errors import IdempotencyConflict, InvalidAddress, InvalidEmail, InvalidTemplate, TooLarge
 from outbox.models import Base, EmailAttachment, EmailBlob, EmailContent, QueuedEmail
-from outbox.service import EmailService
+from outbox.service import EmailService, _environment
 from outbox.settings import Settings
 from outbox.states import Status
 
@@ -684,9 +684,11 @@ def test_a_session_bound_by_model(engine: sa.Engine) -> None:
 def test_settings_come_from_the_environment(sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMTP_FROM_EMAIL", "env@example.com")
     monkeypatch.setenv("OUTBOX_MAX_ATTEMPTS", "2")
+    _environment.cache_clear()  # read once in a process: by another test, perhaps
     with sessions.begin() as session:
         row = EmailService(session).queue_email(**MAIL)
         assert (row.content.sender, row.max_attempts) == ("env@example.com", 2)
+    _environment.cache_clear()
 
 
 def test_a_wake_does_not_slow_the_enqueue(sessions: sessionmaker[Session]) -> None:
