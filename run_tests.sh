@@ -23,17 +23,20 @@ fi
 unset PYTHONDONTWRITEBYTECODE
 python -m compileall -q app embedded migrations outbox workers
 
-# mypy takes longest, and one core: the rest goes beside it. The last of it leaves the tests compiled, with their
-# assertions rewritten, where each of pytest's processes would do it again; should that fail, pytest itself will tell.
+# mypy takes longest, and one core: the rest goes beside it, and then the tests, which end if it finds something. The
+# collection leaves the tests compiled, with their assertions rewritten, where each of pytest's processes would do it
+# again; should that fail, pytest itself will tell.
 python -m mypy &
-types=$!
-trap 'kill $types 2>/dev/null' EXIT
+types=$! tests=
+trap 'kill $types $tests 2>/dev/null' EXIT
 python -m ruff format --check .
 python -m ruff check .
 lint-imports --no-logo
 python -m pytest --collect-only >/dev/null || true
-wait $types
-trap - EXIT
 
 # Three at a time on two cores: the acceptance tests wait for processes more than they compute.
-exec python -m pytest -n 3 --dist worksteal --cov --cov-report=term
+python -m pytest -n 3 --dist worksteal --cov --cov-report=term &
+tests=$!
+wait $types
+wait $tests
+trap - EXIT

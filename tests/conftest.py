@@ -83,8 +83,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     minute is shared out of is short, and no process waits for another that has just begun with 10,000 mails.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long = [item for item in items if item.path.parent.name in {"acceptance", "faults"}]
-    short = [item for item in items if item.path.parent.name not in {"acceptance", "faults"}]
+    long: list[pytest.Item] = []
+    short: list[pytest.Item] = []
+    for item in items:
+        takes_long = item.path.parent.name in {"acceptance", "faults"} or item.path.stem in _REPEATING
+        (long if takes_long else short).append(item)
     shares = (
         (*long[n::processes], *short[n * len(short) // processes : (n + 1) * len(short) // processes])
         for n in range(processes)
