@@ -11,6 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -115,7 +116,8 @@ class Picture:
 def check(path: Path, filename: str, claimed_type: str) -> Picture:
     """What the file is. NotAPicture if it is not what its name and its media type say, or not fit to be kept."""
     try:
-        with room, Image.open(path, formats=tuple(FORMATS)) as image:
+        # Closed before there is room for the next: `with Image.open` alone would leave it decoded until we return.
+        with room, closing(Image.open(path, formats=tuple(FORMATS))) as image:
             # Cameras put a second picture behind the first and call that MPO. The first is a JPEG.
             found = FORMATS["JPEG" if image.format == "MPO" else str(image.format)]
             _check_claims(found, filename, claimed_type)

@@ -160,6 +160,32 @@ def test_the_memory_for_pictures_is_bounded(tmp_path: Path) -> None:
     assert int(checked.stdout) < 600_000, "kilobytes"
 
 
+def test_a_picture_is_gone_before_there_is_room_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path := tmp_path / "a.png").write_bytes(picture())
+    opened: list[Image.Image] = []
+    left: list[str] = []
+
+    class Room:
+        def __enter__(self) -> None:
+            """There always is."""
+
+        def __exit__(self, *_: object) -> None:
+            with pytest.raises(ValueError, match="closed image") as refused:
+                opened[-1].getpixel((0, 0))
+            left.append(str(refused.value))
+
+    original = Image.open
+
+    def remembered(*args: Any, **kwargs: Any) -> Image.Image:
+        opened.append(original(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(checking, "room", Room())
+    monkeypatch.setattr(Image, "open", remembered)
+    checking.check(path, "a.png", "")
+    assert len(left) == 1
+
+
 def test_frames_are_bounded_by_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "MOST_PIXELS_OF_ALL_FRAMES", 20 * 10 * 5)
     for format_ in ("GIF", "PNG", "WEBP"):
