@@ -3,7 +3,7 @@
 Newest first, along the primary key, a page behind the id of the last one: the thousandth page costs what the first
 does. What an index knows (recipient, Message-ID, request, and every status but `sent`) is found however old it is. For
 the rest, a subject or a category, a page reads at most `WINDOW` mails and says how far it came: at five million rows
-the next click costs 10 to 30 ms, and not the whole history.
+the next click costs 5 to 25 ms, and not the whole history.
 """
 
 from collections.abc import Sequence

@@ -86,13 +86,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     long: list[pytest.Item] = []
     short: list[pytest.Item] = []
     for item in items:
-        takes_long = item.path.parent.name in {"acceptance", "faults"} or item.path.stem in _REPEATING
-        (long if takes_long else short).append(item)
+        (long if _takes_long(item) else short).append(item)
     shares = (
         (*long[n::processes], *short[n * len(short) // processes : (n + 1) * len(short) // processes])
         for n in range(processes)
     )
     items[:] = chain.from_iterable(shares)
+
+
+def _takes_long(item: pytest.Item) -> bool:
+    return item.path.parent.name in {"acceptance", "faults"} or item.path.stem in _REPEATING
 
 
 @pytest.hookimpl(wrapper=True)
@@ -101,8 +104,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
     (The marker `no_cover` stops one of the two tracers that there are under xdist.)
     """
-    of_the_library = item.path.parent.name in {"integration", "unit"} and item.path.stem not in _REPEATING
-    if of_the_library and not {"world", "sqlite_world"} & set(getattr(item, "fixturenames", ())):
+    of_the_application = {"world", "sqlite_world"} & set(getattr(item, "fixturenames", ()))
+    if not _takes_long(item) and not of_the_application:
         return (yield)
     of_this_thread, of_new_ones = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
