@@ -124,7 +124,7 @@ def restartable_postgresql(*, fsync: bool = False, disk: int | None = None) -> I
         base = _folder(stack, place, owner)
         if disk is not None:
             stack.enter_context(_disk(base / "data", disk, owner))
-        elif not fsync and _has_room(_MEMORY):
+        elif not fsync and _fits_in_memory():
             # The data alone: in a container, no program can be started from there.
             (base / "data").symlink_to(_folder(stack, str(_MEMORY), owner))
         server = PostgresServer(base, fsync=fsync, owner=owner)
@@ -142,9 +142,9 @@ def _folder(stack: ExitStack, place: str | None, owner: dict[str, Any]) -> Path:
     return folder
 
 
-def _has_room(memory: Path) -> bool:
-    """Whether three servers fit: a container's is often of 64 MB."""
-    return memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30
+def _fits_in_memory() -> bool:
+    """Whether three servers do: a container's disk there is often of 64 MB."""
+    return os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 << 30
 
 
 @contextmanager
