@@ -5,16 +5,19 @@ lines are as ours. What `outbox.logs.tell` says brings its event and fields alon
 `logging.getLogger(__name__)` is all that the rest of the application knows.
 """
 
+import json
 import logging
+import os
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from types import TracebackType
 from typing import Any
 
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, plain_traceback
-from structlog.processors import ExceptionRenderer, JSONRenderer, format_exc_info
+from structlog.processors import ExceptionRenderer, format_exc_info
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor
 
@@ -23,6 +26,12 @@ from app.settings import AppSettings
 from outbox.logs import request_id, tell
 
 log = logging.getLogger(__name__)
+
+_STDERR = 2
+"""Its descriptor, whatever has been put in the place of `sys.stderr`."""
+
+_encode = json.JSONEncoder(default=repr).encode
+"""structlog's renderer makes an encoder for each line."""
 
 _DIM, _BOLD, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[41m"}
@@ -39,11 +48,13 @@ def set_up(settings: AppSettings) -> None:
     root = logging.getLogger()
     if root.handlers:
         return
-    handler = _Handler()
+    handler = _Handler(_STDERR)
     handler.setFormatter(formatter(settings, people=sys.stderr.isatty()))
     root.addHandler(handler)
     root.setLevel(settings.log_level)
     logging.captureWarnings(True)
+    # No line says which thread or process it is of: that need not be found out.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     sys.excepthook = _tell_uncaught
     threading.excepthook = lambda args: _tell_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     logging.getLogger("werkzeug").addFilter(_is_no_access)
@@ -73,7 +84,7 @@ def formatter(settings: AppSettings, *, people: bool) -> logging.Formatter:
     if as_json:
         # Without the locals of the frames: they hold whatever they hold.
         exception = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
-        return _Formatter(mask, exception, masked_trace, JSONRenderer(), whole=True)
+        return _Formatter(mask, exception, masked_trace, _as_json, whole=True)
     return _Formatter(mask, format_exc_info, masked_trace, _for_people, _renderer(colours=people), whole=False)
 
 
@@ -98,13 +109,37 @@ class _Formatter(logging.Formatter):
         return str(line)
 
 
-class _Handler(logging.StreamHandler[Any]):
-    """To stderr; a record that cannot be made a line of is told of without its words, which nobody has looked at."""
+class _Handler(logging.Handler):
+    """To stderr, a line in one write: whole, whichever threads and processes share it.
+
+    Without `logging`'s lock, which all conversations of a worker would queue for, and without a file's buffer, which
+    has another. A record that cannot be made a line of is told of without its words, which nobody has looked at.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def createLock(self) -> None:  # noqa: N802 - the name is logging's
+        """None is needed."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        try:
+            self._write(self.format(record))
+        except Exception:  # noqa: BLE001 - as in logging: whatever it is, the caller's work goes on
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Say where it came from."""
         where, error = f"{record.pathname}:{record.lineno}", sys.exc_info()[0]
         name = error.__name__ if error else "an error"
-        self.stream.write(f'{{"level": "error", "event": "log.broken", "message": "{name} over a line of {where}"}}\n')
+        with suppress(OSError):
+            self._write(f'{{"level": "error", "event": "log.broken", "message": "{name} over a line of {where}"}}')
+
+    def _write(self, line: str) -> None:
+        os.write(self._descriptor, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def _tell_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
@@ -134,6 +169,10 @@ def _line(record: logging.LogRecord, mask: Mask, *, whole: bool) -> EventDict:
         "exc_info": record.exc_info,
     }
     return {name: value for name, value in line.items() if value is not None}
+
+
+def _as_json(_: object, __: str, line: EventDict) -> str:
+    return _encode(line)
 
 
 def _for_people(_: object, __: str, line: EventDict) -> EventDict:

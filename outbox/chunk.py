@@ -67,12 +67,12 @@ class Mail:
         """As it is now: a chunk may have taken minutes to come to this mail."""
         waited = time.monotonic() - self.loaded_at
         expires_in = None if self.loaded.expires_in is None else self.loaded.expires_in - waited
-        return replace(self.loaded, age=self.loaded.age + waited, expires_in=expires_in)
+        return self.loaded._replace(age=self.age, expires_in=expires_in)
 
     @property
     def age(self) -> float:
         """Seconds since it could first be tried."""
-        return self.standing.age
+        return self.loaded.age + time.monotonic() - self.loaded_at
 
     @property
     def sender(self) -> str:
@@ -82,8 +82,7 @@ class Mail:
     @property
     def expired(self) -> bool:
         """Past its own `expires_at`."""
-        left = self.standing.expires_in
-        return left is not None and left <= 0
+        return self.loaded.expires_in is not None and self.loaded.expires_in <= time.monotonic() - self.loaded_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +162,8 @@ class Composer:
     def _compose(self, mail: Mail) -> bytes:
         if mail.content_id != self._content_id:
             self._content_id, self._data = None, b""  # two large ones need not be there at once
-            data = replace(mail.message, parts=self._parts(mail)).as_bytes()
+            message = replace(mail.message, parts=self._parts(mail)) if mail.files else mail.message
+            data = message.as_bytes()
             self._data = data if self._signer is None else self._signer.sign(data, mail.sender.rpartition("@")[2])
             self._content_id = mail.content_id
         return self._data

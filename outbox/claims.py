@@ -79,14 +79,15 @@ def _in_flight(_: Words) -> str:
 SELECT priority, count(*) AS rows FROM email_queue WHERE status IN ('claimed', 'sending') GROUP BY priority"""
 
 
-def _begin(sql: Words) -> str:
+def begin_words(sql: Words, lines: str = ":lines") -> str:
+    """The statement of `begin`; `lines` is its parameter's name."""
     # A doubt from before outlives the composing: should the worker die of that, the mail still goes to no other relay.
     return f"""
 UPDATE email_queue
    SET status = 'sending', claim_token = line.own_token, lease_expires_at = {sql.after(":lease")},
        relay = COALESCE(line.relay, email_queue.relay)
-  FROM {sql.lines(":lines", id="bigint", token="text", own_token="text", relay="text")}
- WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
+  FROM {sql.lines(lines, id="bigint", token="text", own_token="text", relay="text")}
+ WHERE {sql.on_line("email_queue.id", lines)} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
 RETURNING email_queue.id"""
 
@@ -146,7 +147,7 @@ def standing_columns(sql: Words) -> str:
 _CLAIM = Statement(_claim)
 _FIRST_DUE = Statement(_first_due)
 _IN_FLIGHT = Statement(_in_flight)
-_BEGIN = Statement(_begin)
+_BEGIN = Statement(begin_words)
 _RELEASE = Statement(_release)
 _RETURN_UNBEGUN = Statement(_return_unbegun)
 _FIND_LAPSED_SENDINGS = Statement(_find_lapsed_sendings)

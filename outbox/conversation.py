@@ -38,6 +38,9 @@ _LONGEST_REPLY = 64 * 1024
 """Bytes. The longest of use, to EHLO, has some twenty lines of at most 512 (RFC 5321, 4.5.3.1.5)."""
 
 
+_OFFER = (Stage.MAIL, Stage.RCPT, Stage.DATA)
+
+
 class Answer(NamedTuple):
     """A reply of the relay, and to what."""
 
@@ -151,22 +154,23 @@ class Conversation(SMTPClientWithResponse):
         SMTPNotSupportedError, before a word, for an envelope that takes SMTPUTF8 where the relay has none.
         """
         self.parent.stage = Stage.MAIL
-        commands = {
-            Stage.MAIL: f"MAIL FROM:<{envelope.sender}>{self._parameters(envelope)}\r\n".encode(),
-            Stage.RCPT: f"RCPT TO:<{envelope.recipient}>\r\n".encode(),
-            Stage.DATA: b"DATA\r\n",
-        }
+        commands = (
+            f"MAIL FROM:<{envelope.sender}>{self._parameters(envelope)}\r\n".encode(),
+            f"RCPT TO:<{envelope.recipient}>\r\n".encode(),
+            b"DATA\r\n",
+        )
         pipelining = self.has_extn("pipelining")
         if pipelining:
-            self.send(b"".join(commands.values()))
-        for behind, (stage, command) in zip((2, 1, 0), commands.items(), strict=True):
-            self.parent.stage = stage
+            self.send(b"".join(commands))
+        for number, stage in enumerate(_OFFER):
+            if number:
+                self.parent.stage = stage
             if not pipelining:
-                self.send(command)
+                self.send(commands[number])
             answer = self._answer(stage)
             if answer.refused:
                 if pipelining:
-                    self._read_the_rest(behind)
+                    self._read_the_rest(len(commands) - 1 - number)
                 break
         return answer
 

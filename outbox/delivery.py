@@ -11,29 +11,28 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import sqlalchemy as sa
 from tenacity import stop_after_delay
 
-from outbox import fence, mail_log, retry, signals
+from outbox import fence, retry, signals
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Begin, Release
 from outbox.database import reading
 from outbox.endpoints import Endpoint
-from outbox.errors import InvalidAddress, LeaseLost
+from outbox.errors import InvalidAddress, LeaseLost, NotRecorded
 from outbox.gate import End, Gate, Hold, Shut
 from outbox.journal import Journal
 from outbox.ledger import Ledger
 from outbox.logs import request_id, tell
 from outbox.rates import Rates
+from outbox.recording import Recording
 from outbox.relay import Relay, Report
 from outbox.sealing import Safe
 from outbox.settings import Settings
 from outbox.settlement import Attempt, Settlement
 from outbox.signing import Signer
-from outbox.stages import Mark
-from outbox.states import DeadReason, Status
+from outbox.states import DeadReason, Outcome, Status
 from outbox.writer import is_passing, patient
 
 log = logging.getLogger(__name__)
@@ -80,6 +79,7 @@ class Courier:
         """
         rest = deque(self._prepare(ids, token))
         composer = Composer(self._engine, rest, self._signer)
+        recording = Recording(self._ledger)
         statuses: Counter[Status] = Counter()
         held: list[Release] = []
         asked_by = request_id.get()
@@ -94,9 +94,9 @@ class Courier:
                         held.append(Release(rest[0].id, token, seconds, why))
                         status = Status.PENDING
                     case End() as end:
-                        status = self._end(rest[0], end)
+                        status = _end(rest[0], end, recording)
                     case Endpoint() as endpoint:
-                        status = self._deliver(rest[0], endpoint, composer, token)
+                        status = self._deliver(rest[0], endpoint, composer, recording, token)
                 rest.popleft()
                 statuses[status] += 1
         except LeaseLost as lost:
@@ -113,8 +113,11 @@ class Courier:
             raise
         finally:
             request_id.set(asked_by)
-            self._ledger.release([*held, *(Release(mail.id, token) for mail in rest)])
-            self._gate.relays.give_probe_back(token)
+            try:
+                recording.finish()
+            finally:
+                self._ledger.release([*held, *(Release(mail.id, token) for mail in rest)])
+                self._gate.relays.give_probe_back(token)
         return statuses
 
     def stop(self) -> None:
@@ -155,15 +158,15 @@ class Courier:
             mails = load(connection, ids, token, self._safe)
             return mails, self._gate.prepare(connection, mails)
 
-    def _deliver(self, mail: Mail, endpoint: Endpoint, composer: Composer, token: str) -> Status:
-        """Compose, converse, settle. Raises LeaseLost, when nothing was sent."""
+    def _deliver(self, mail: Mail, endpoint: Endpoint, composer: Composer, recording: Recording, token: str) -> Status:
+        """Compose, converse, settle. Raises LeaseLost or NotRecorded, when nothing was sent."""
         try:
             data = self._compose(mail, composer, endpoint)
             started = time.monotonic()
-            report = self._converse(mail, endpoint, data)
+            report = self._converse(mail, endpoint, data, recording)
         except InvalidAddress as error:
-            return self._end(mail, End(Status.DEAD, str(error), DeadReason.INVALID))
-        except LeaseLost:
+            return _end(mail, End(Status.DEAD, str(error), DeadReason.INVALID), recording)
+        except (LeaseLost, NotRecorded):
             # Certainly unsent. If the database did not answer, it may know the row by either token.
             tokens = {mail.token, mail.next_token or mail.token}
             self._ledger.release([Release(mail.id, known, relay=mail.relay) for known in tokens])
@@ -172,14 +175,14 @@ class Courier:
             # What it says cannot be a message. Other errors are the database's or the machine's: no mail dies of them.
             sentence = "delivery: mail %(mail_id)d cannot be composed"
             tell(log, logging.ERROR, "mail.not_composed", sentence, exc_info=True, mail_id=mail.id)
-            return self._end(mail, End(Status.DEAD, f"cannot be composed: {error!r}", DeadReason.INVALID))
-        status = self._settle(mail, endpoint, report, time.monotonic() - started)
+            return _end(mail, End(Status.DEAD, f"cannot be composed: {error!r}", DeadReason.INVALID), recording)
+        status = self._settle(mail, endpoint, report, time.monotonic() - started, recording)
         self._gate.learn(mail, endpoint, report, token)
         return status
 
     def _compose(self, mail: Mail, composer: Composer, endpoint: Endpoint) -> bytes:
         # With a connection at hand: a worker that dies while it waits for one does not die of this mail.
-        if mail.standing.deaths and self._relay(endpoint).reach():
+        if mail.loaded.deaths and self._relay(endpoint).reach():
             # Workers died before they could say a word about this mail. Should it kill this one, its row shows it.
             self._begin(mail, None)()
         try:
@@ -190,10 +193,19 @@ class Courier:
                 self._ledger.release([Release(mail.id, mail.token, self._policy.base, relay=mail.relay)])
             raise
 
-    def _converse(self, mail: Mail, endpoint: Endpoint, data: bytes) -> Report:
+    def _converse(self, mail: Mail, endpoint: Endpoint, data: bytes, recording: Recording) -> Report:
         deadline = time.monotonic() + self._settings.outbox_lease_seconds - self._settings.smtp_dot_timeout
         recipient, data = fence.redirected(self._settings, mail.recipient, data)
-        begin = partial(self._begin, mail, endpoint.name)
+
+        def begin() -> Callable[[], None]:
+            wait = self._begin(mail, endpoint.name)
+
+            def wait_until_durable() -> None:
+                wait()
+                recording.finish()
+
+            return wait_until_durable
+
         report = self._relay(endpoint).send(mail.sender, recipient, data, begin, deadline=deadline)
         return self._gate.relays.weigh(endpoint, report)
 
@@ -207,7 +219,7 @@ class Courier:
 
         return wait_until_durable
 
-    def _settle(self, mail: Mail, endpoint: Endpoint, report: Report, seconds: float) -> Status:
+    def _settle(self, mail: Mail, endpoint: Endpoint, report: Report, seconds: float, recording: Recording) -> Status:
         spread = random.uniform(-1, 1)  # noqa: S311 - against a stampede, not an adversary
         verdict = retry.decide(report.outcome, mail.standing, self._policy, spread, report.dead_reason)
         attempt = Attempt.of(mail.id, mail.number, report, seconds, endpoint.name, self._worker)
@@ -216,34 +228,29 @@ class Courier:
         settlement = Settlement.of(
             mail.token, verdict, attempt, relay=mail.relay, suppress=suppress, sensitive=mail.sensitive
         )
-        self._record(mail, settlement, report.marks)
+        recording.enter(mail, settlement, report.marks)
+        if report.outcome is not Outcome.SENT:
+            recording.finish()  # what follows from it for the relay is told to the others, and must not come first
         return verdict.status
-
-    def _end(self, mail: Mail, end: End) -> Status:
-        """Without a conversation."""
-        settlement = Settlement(
-            mail.id,
-            mail.token,
-            end.status,
-            dead_reason=end.dead_reason,
-            last_error=end.why,
-            relay=mail.relay,
-            sensitive=mail.sensitive,
-        )
-        self._record(mail, settlement)
-        return end.status
-
-    def _record(self, mail: Mail, settlement: Settlement, marks: Sequence[Mark] = ()) -> None:
-        """Put it on record, and tell: what became of the mail, or that it is in other hands."""
-        ours = self._ledger.settle(settlement)
-        mail_log.ended(settlement, ours=ours)
-        if ours:
-            signals.tell(settlement, mail, marks)
-        else:
-            signals.announce(signals.lease_lost, None, why=f"mail {mail.id} was not ours to settle any more")
 
     def _relay(self, endpoint: Endpoint) -> Relay:
         key = (threading.get_ident(), endpoint.name)
         if key not in self._relays:
             self._relays[key] = self._open_relay(endpoint, self._settings)
         return self._relays[key]
+
+
+def _end(mail: Mail, end: End, recording: Recording) -> Status:
+    """Without a conversation."""
+    settlement = Settlement(
+        mail.id,
+        mail.token,
+        end.status,
+        dead_reason=end.dead_reason,
+        last_error=end.why,
+        relay=mail.relay,
+        sensitive=mail.sensitive,
+    )
+    recording.enter(mail, settlement)
+    recording.finish()
+    return end.status

@@ -6,7 +6,7 @@ smtps://user:password@[2001:db8::1]?rate=5/second  port 465, TLS from the start
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from urllib.parse import parse_qsl, unquote
@@ -52,12 +52,13 @@ class Endpoint:
     """Mails that it may be handed in a time, by all workers together."""
     domain_rate: RateLimitItem | None = None
     """The same, for each recipient domain."""
+    name: str = field(init=False, repr=False, compare=False)
+    """`host:port`, as `email_attempts.relay` and `email_relays.name` have it."""
 
-    @property
-    def name(self) -> str:
-        """`host:port`, as `email_attempts.relay` and `email_relays.name` have it."""
+    def __post_init__(self) -> None:
+        """Its name is asked for ten times a mail."""
         host = self.host.lower()
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        object.__setattr__(self, "name", f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}")
 
 
 def default_port(*, starttls: bool, tls: bool) -> int:

@@ -16,7 +16,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError as NoAnswerError
 from contextlib import suppress
 from functools import partial
 
@@ -27,7 +26,8 @@ from outbox.errors import LeaseLost, NotRecorded
 from outbox.journal import Journal
 from outbox.logs import tell
 from outbox.settlement import Settlement
-from outbox.writer import Entry, Line, Writer, is_passing, is_refused, patient
+from outbox.turn import Line
+from outbox.writer import Entry, Writer, is_passing, is_refused, patient
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,10 @@ LAST_TRY = 2
 
 LONGEST_BATCH = 500
 """Lines in one transaction: more than the conversations of a process can have waiting, but for a released chunk."""
+
+
+class NoAnswerError(Exception):
+    """Nothing was heard of a line for as long as its answer was of use."""
 
 
 class Ledger:
@@ -82,16 +86,20 @@ class Ledger:
 
         return wait
 
-    def settle(self, line: Settlement) -> bool:
-        """End a claim. Returns when it is durable: True, or False if the row was no longer ours to settle.
+    def settling(self, line: Settlement) -> Callable[[], bool]:
+        """Start to end a claim; the function returned waits until that is durable.
 
-        Raises NotRecorded if the database refuses the line, or could not be reached before the lease was over; then it
-        is in the journal.
+        It returns True, or False if the row was no longer ours to settle. It raises NotRecorded if the database refuses
+        the line, or could not be reached before the lease was over; then it is in the journal.
         """
-        return self._wait(self._enter(line))
+        return partial(self._wait, self._enter(line))
+
+    def settle(self, line: Settlement) -> bool:
+        """The same, waited for."""
+        return self.settling(line)()
 
     def release(self, lines: Sequence[Release]) -> None:
-        """Hand rows back untried. Returns when that is durable; raises NotRecorded as `settle` does."""
+        """Hand rows back untried. Returns when that is durable; raises NotRecorded as a settle does."""
         for entry in [self._enter(line) for line in lines]:
             self._wait(entry)
 
@@ -168,8 +176,8 @@ class Ledger:
             taken = self._taken
         tell(log, logging.CRITICAL, "ledger.ended", "ledger: its thread ends: %(why)s", why=repr(error))
         for entry in taken:
-            if not entry.answer.done():
-                entry.answer.set_exception(RuntimeError(f"the ledger's thread ended: {error!r}"))
+            if not entry.answered:
+                entry.answer(RuntimeError(f"the ledger's thread ended: {error!r}"))
 
     def _commit(self, batch: Sequence[Entry]) -> None:
         try:
@@ -178,7 +186,7 @@ class Ledger:
             if is_passing(error):
                 self._insist(batch, error)
             elif len(batch) == 1:
-                batch[0].answer.set_exception(error)
+                batch[0].answer(error)
             else:
                 # A line that the database refuses must not take the others with it.
                 middle = len(batch) // 2
@@ -186,7 +194,7 @@ class Ledger:
                 self._commit(batch[middle:])
         else:
             for entry in batch:
-                entry.answer.set_result(entry.ours)
+                entry.answer()
 
     def _insist(self, batch: Sequence[Entry], error: Exception) -> None:
         """Try the recording again until the leases are over: then the reaper has the rows. Never the sending."""
@@ -202,7 +210,7 @@ class Ledger:
             self._commit(kept)
         else:
             for entry in kept:
-                entry.answer.set_result(entry.ours)
+                entry.answer()
 
     def _collect(self, kept: list[Entry], error: Exception, seconds: float) -> None:
         """Wait for the database, while lines come in, and give up those whose time is over."""
@@ -217,13 +225,13 @@ class Ledger:
         lapsed = [entry for entry in kept if self._end_of_patience(entry) <= time.monotonic()]
         for entry in lapsed:
             kept.remove(entry)
-            entry.answer.set_exception(error)
+            entry.answer(error)
 
     def _keep(self, batch: Sequence[Entry], kept: list[Entry], error: Exception) -> None:
         """Keep the lines that end a claim; a begin must not wait for a database that is away."""
         for entry in batch:
             if isinstance(entry.line, Begin):
-                entry.answer.set_exception(error)
+                entry.answer(error)
             else:
                 kept.append(entry)
         self._write_down(batch)
@@ -247,13 +255,15 @@ class Ledger:
 
         It is looked up from time to time whether that has changed, since the ledger's thread may hang in the database.
         """
-        while (left := self._end_of_patience(entry) - time.monotonic()) > 0:
-            with suppress(NoAnswerError):
-                entry.answer.exception(min(left, LAST_TRY))
-                break
-            if time.monotonic() - entry.entered > SLOW:
+        while not entry.answered:
+            left = self._end_of_patience(entry) - time.monotonic()
+            if left <= 0:
+                raise NoAnswerError
+            if not entry.wait(min(left, LAST_TRY)) and time.monotonic() - entry.entered > SLOW:
                 self._write_down([entry])
-        return entry.answer.result(0)
+        if entry.error is not None:
+            raise entry.error
+        return entry.ours
 
     def _wait(self, entry: Entry) -> bool:
         try:

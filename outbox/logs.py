@@ -8,6 +8,7 @@ reads "mail 17 is dead: dot: 550 unknown", and a formatter that makes more of it
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,7 +34,15 @@ def tell(log: logging.Logger, level: int, event: str, sentence: str, exc_info: A
 
     A field named `request_id` says on whose behalf, where that is not the `request_id` of the moment.
     """
-    if log.isEnabledFor(level):
-        arguments = (fields,) if fields else ()  # `logging` takes one mapping, if it is not empty, for names
-        extra = {"event": event, "fields": fields}
+    if not log.isEnabledFor(level):
+        return
+    arguments = (fields,) if fields else ()  # `logging` takes one mapping, if it is not empty, for names
+    extra = {"event": event, "fields": fields}
+    if exc_info is None:
+        # As `log.log` does it, which goes through frame after frame for the one that called it: a fifth of a line.
+        code, line = (caller := sys._getframe(1)).f_code, caller.f_lineno  # noqa: SLF001 - as `logging` itself
+        log.handle(
+            log.makeRecord(log.name, level, code.co_filename, line, sentence, arguments, None, code.co_name, extra)
+        )
+    else:
         log.log(level, sentence, *arguments, exc_info=exc_info, extra=extra, stacklevel=2)

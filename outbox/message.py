@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from hashlib import blake2s
 from struct import Struct
 from typing import Literal, NamedTuple
@@ -98,15 +99,17 @@ class Message:
         if not bodies:
             raise ValueError(f"{self.message_id} has neither text nor HTML: there is nothing to send")
         parts = [*self.parts, *(part for file in self.files for part in encoded(file))]
-        alternative = self._multipart("alternative", [[body] for body in bodies], parts)
-        related = self._multipart("related", [alternative], parts)
-        mixed = self._multipart("mixed", [related], parts)
+        # No part can contain the boundary: quoted-printable follows "=" by a hex digit or a line's end, base64 has no
+        # "_", and a header's line starts with a name or a blank. The hash keeps apart mails that quote one another.
+        hash_ = blake2s(self.message_id.encode(), digest_size=12).hexdigest()
+        alternative = _multipart("alternative", hash_, [[body] for body in bodies], parts)
+        related = _multipart("related", hash_, [alternative], parts)
+        mixed = _multipart("mixed", hash_, [related], parts)
         return b"".join([self._head(), *mixed])  # the one time that large files are copied
 
     def _head(self) -> bytes:
         lines = [
-            # In UTC, whatever zone the database's driver returns it in.
-            f"Date: {format_datetime(self.date.astimezone(UTC))}",
+            f"Date: {_date(self.date)}",
             _fold(f"Message-ID: {self.message_id}"),
             _fold(f"From: {self.sender}", _MAILBOX_WORDS),
         ]
@@ -116,18 +119,29 @@ class Message:
         lines += [_header(name, value) for name, value in self.headers.items()]
         return _CRLF.join([*lines, "MIME-Version: 1.0", ""]).encode()
 
-    def _multipart(
-        self, kind: Literal["alternative", "related", "mixed"], first: Sequence[Sequence[bytes]], parts: Sequence[Part]
-    ) -> list[bytes]:
-        """Its pieces: what is given and then the parts that belong here."""
-        # No part can contain the boundary: quoted-printable follows "=" by a hex digit or a line's end, base64 has no
-        # "_", and a header's line starts with a name or a blank. The hash keeps apart mails that quote one another.
-        boundary = f"=_{kind[0]}_{blake2s(self.message_id.encode(), digest_size=12).hexdigest()}"
-        pieces = [f'Content-Type: multipart/{kind}; boundary="{boundary}"{_CRLF}'.encode("ascii")]
-        delimiter = f"{_CRLF}--{boundary}".encode("ascii")
-        for part in [*first, *([part.data] for part in parts if part.place == kind)]:
-            pieces += [delimiter, b"\r\n", *part]
-        return [*pieces, delimiter, b"--\r\n"]
+
+def _multipart(
+    kind: Literal["alternative", "related", "mixed"],
+    hash_: str,
+    first: Sequence[Sequence[bytes]],
+    parts: Sequence[Part],
+) -> list[bytes]:
+    """Its pieces: what is given and then the parts that belong here."""
+    boundary = f"=_{kind[0]}_{hash_}"
+    pieces = [f'Content-Type: multipart/{kind}; boundary="{boundary}"{_CRLF}'.encode("ascii")]
+    delimiter = f"{_CRLF}--{boundary}".encode("ascii")
+    for part in first:
+        pieces += [delimiter, b"\r\n", *part]
+    for file in parts:
+        if file.place == kind:
+            pieces += [delimiter, b"\r\n", file.data]
+    return [*pieces, delimiter, b"--\r\n"]
+
+
+@lru_cache(64)  # to the second, which the mails of a chunk share
+def _date(moment: datetime) -> str:
+    """In UTC, whatever zone the database's driver returns it in."""
+    return format_datetime(moment.astimezone(UTC))
 
 
 def encoded(file: File) -> list[Part]:

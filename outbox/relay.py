@@ -238,7 +238,9 @@ def _text(said: bytes | str) -> str:
 
 def _one_line(text: str) -> str:
     """Words from outside, fit for a column, a log and a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:_REPLY_LENGTH]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())[:_REPLY_LENGTH]
 
 
 @cache  # reading the system's authorities takes 30 ms, and the threads of a process can share them

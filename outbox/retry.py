@@ -4,7 +4,7 @@ It knows no database and no relay. The defaults: 60 s doubling, at most 1 h, eac
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from tenacity import RetryCallState, Retrying, wait_exponential
 
@@ -40,8 +40,7 @@ class Policy:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What a mail has been through before this conversation. Times in seconds."""
 
     attempts: int
@@ -53,8 +52,7 @@ class Standing:
     expires_in: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of the row. `delay` is in seconds, of meaning for `pending`."""
 
     status: Status

@@ -4,7 +4,7 @@ As in `claims`, each names the row's token, runs in the caller's transaction and
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import sqlalchemy as sa
@@ -54,6 +54,11 @@ class Settlement(NamedTuple):
     attempt: Attempt | None = None
     sensitive: bool = False  # maybe: if it is, it is wiped when its last row is final
 
+    @property
+    def wipes(self) -> bool:
+        """Whether what the mail said may have to be wiped."""
+        return self.sensitive and self.status in FINAL
+
     @classmethod
     def of(
         cls,
@@ -85,9 +90,10 @@ class Settlement(NamedTuple):
         )
 
 
-def _settle(sql: Words) -> str:
-    lines = sql.lines(
-        ":lines",
+def settle_words(sql: Words, lines: str = ":lines") -> str:
+    """The statement that ends claims; `lines` is its parameter's name."""
+    table = sql.lines(
+        lines,
         id="bigint", token="text", status="text", counted="boolean", delay="double precision",
         dead_reason="text", last_code="integer", last_error="text", relay="text",
     )  # fmt: skip
@@ -101,8 +107,8 @@ UPDATE email_queue
        finalized_at = CASE WHEN line.status IN ('sent', 'dead', 'cancelled') THEN {sql.now} END,
        relay = line.relay, dead_reason = line.dead_reason, last_code = line.last_code, last_error = line.last_error,
        claim_token = NULL, claimed_by = NULL, lease_expires_at = NULL
-  FROM {lines}
- WHERE {sql.on_line("email_queue.id", ":lines")} AND email_queue.claim_token = line.token
+  FROM {table}
+ WHERE {sql.on_line("email_queue.id", lines)} AND email_queue.claim_token = line.token
    AND email_queue.status IN ('claimed', 'sending')
    AND line.status <> CASE email_queue.status WHEN 'claimed' THEN 'sent' ELSE 'cancelled' END
 RETURNING email_queue.id"""
@@ -124,15 +130,16 @@ ON CONFLICT (target, category) DO UPDATE
  WHERE email_suppressions.until <= {sql.now}"""
 
 
-def _record(sql: Words) -> str:
-    lines = sql.lines(
-        ":lines",
+def record_words(sql: Words, lines: str = ":lines") -> str:
+    """The statement that writes attempts; `lines` is its parameter's name."""
+    table = sql.lines(
+        lines,
         id="bigint", number="integer", seconds="double precision", outcome="text", stage="text", code="integer",
         reply="text", relay="text", worker="text",
     )  # fmt: skip
     return f"""
 INSERT INTO email_attempts (email_id, number, started_at, finished_at, outcome, stage, code, reply, relay, worker)
-SELECT id, number, {sql.after("-seconds")}, {sql.now}, outcome, stage, code, reply, relay, worker FROM {lines}"""
+SELECT id, number, {sql.after("-seconds")}, {sql.now}, outcome, stage, code, reply, relay, worker FROM {table}"""
 
 
 def _settle_late(sql: Words) -> str:
@@ -166,13 +173,18 @@ SELECT email_queue.id FROM email_queue, {sql.lines(":lines", id="bigint", number
    AND email_queue.status = 'sent'"""
 
 
-_SETTLE = Statement(_settle)
+_SETTLE = Statement(settle_words)
 _SETTLE_LATE = Statement(_settle_late)
 _CORRECT = Statement(_correct)
 _KNOWN_AS_SENT = Statement(_known_as_sent)
 _GONE = Statement(_gone)
 _SUPPRESS = Statement(_suppress)
-_RECORD = Statement(_record)
+_RECORD = Statement(record_words)
+
+
+def settle_lines(settlements: Iterable[Settlement]) -> str:
+    """For `settle_words`."""
+    return as_lines(s._replace(attempt=None) for s in settlements)
 
 
 def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[int]:
@@ -182,14 +194,14 @@ def settle(connection: sa.Connection, settlements: Sequence[Settlement]) -> set[
     sensitive mail of which nothing more is to come is wiped.
     Returns the ids that were ours.
     """
-    ours = set(_SETTLE(connection, lines=as_lines(s._replace(attempt=None) for s in settlements)).scalars())
+    ours = set(_SETTLE(connection, lines=settle_lines(settlements)).scalars())
     attempts = [s.attempt for s in settlements if s.attempt is not None and s.id in ours]
     if attempts:
         _RECORD(connection, lines=as_lines(attempts))
     gone = [s.id for s in settlements if s.suppress and s.id in ours]
     if gone:
         _suppress_all(connection, gone)
-    ended = [s.id for s in settlements if s.sensitive and s.status in FINAL and s.id in ours]
+    ended = [s.id for s in settlements if s.wipes and s.id in ours]
     if ended:
         wiping.wipe(connection, ended)
     return ours

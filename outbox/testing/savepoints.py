@@ -52,10 +52,11 @@ class SavepointLedger(Ledger):
 
         return wait
 
-    def settle(self, line: Settlement) -> bool:
+    def settling(self, line: Settlement) -> Callable[[], bool]:
         """As the ledger's."""
         with self._engine.begin() as connection:
-            return line.id in settlement.settle(connection, [line])
+            ours = line.id in settlement.settle(connection, [line])
+        return lambda: ours
 
     def release(self, lines: Sequence[Release]) -> None:
         """As the ledger's."""

@@ -327,7 +327,7 @@ class TestDatabaseAway:
         ids = sending(direct, 3)
         with closing(open_ledger(distant, 30)) as ledger:
             ledger.settle(sent(0))
-            proxy.lose_answer_to(b"COMMIT")
+            proxy.lose_answer_to(b"WITH begun")
             futures = [pool.submit(ledger.settle, sent(id_)) for id_ in ids]
             assert proxy.lost.wait(30)
             assert all(future.result(30) for future in futures)
@@ -339,7 +339,7 @@ class TestDatabaseAway:
         (id_,) = claimed(direct)
         with closing(open_ledger(distant, 30)) as ledger:
             ledger.settle(sent(0))
-            proxy.lose_answer_to(b"COMMIT")
+            proxy.lose_answer_to(b"WITH begun")
             with pytest.raises(LeaseLost) as lost:
                 ledger.begin(Begin(id_, "chunk", "own"))()
             assert not lost.value.taken
@@ -462,12 +462,12 @@ class TestTheEnd:
         ledger = open_ledger(engine, LEASE)
         with held(engine, ledger) as gate:
             futures = submit(pool, ledger, *map(sent, others))
-            sa.event.listen(engine, "commit", die)
+            sa.event.listen(engine, "begin", die)
             gate.open.set()
             for future in futures:
                 with pytest.raises(NotRecorded, match="thread ended: SystemExit"):
                     future.result(30)
-            sa.event.remove(engine, "commit", die)
+            sa.event.remove(engine, "begin", die)
         assert ledger.settle(sent(first))
         ledger.close()
         assert rows.statuses(engine, [first, *others]) == ["sent", *["sending"] * 3]

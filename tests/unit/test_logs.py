@@ -1,9 +1,9 @@
 """A line of the log, as JSON and for people; and the list of all events in docs/operations.md."""
 
 import ast
-import io
 import json
 import logging
+import os
 import re
 import sys
 from collections import defaultdict
@@ -27,22 +27,26 @@ Lines = Callable[..., Callable[[], str]]
 
 
 @pytest.fixture
-def written() -> Iterator[Lines]:
+def written(tmp_path: Path) -> Iterator[Lines]:
     """Writes to a log of these settings; what it returns reads it."""
     handlers: list[logging.Handler] = []
+    descriptors: list[int] = []
 
     def start(*, people: bool = False, **settings: Any) -> Callable[[], str]:
-        stream = io.StringIO()
-        handler = _Handler(stream)
+        path = tmp_path / f"log-{len(descriptors)}"
+        descriptors.append(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY))
+        handler = _Handler(descriptors[-1])
         handler.setFormatter(formatter(AppSettings.load(**settings), people=people))
         handlers.append(handler)
         log.addHandler(handler)
         log.setLevel(logging.INFO)
-        return stream.getvalue
+        return path.read_text
 
     yield start
     for handler in handlers:
         log.removeHandler(handler)
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def say(why: str = "550 <ada@example.com>") -> None:

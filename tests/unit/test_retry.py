@@ -1,6 +1,5 @@
 """What comes next for a mail: every outcome against every standing, and what must hold whatever the numbers."""
 
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -25,18 +24,18 @@ NOT_COUNTED = Verdict(Status.PENDING, counted=False, delay=60)
 
 RELAYS_TROUBLE = {Outcome.RELAY_DOWN, Outcome.RELAY_MISCONFIGURED, Outcome.THROTTLED}
 
-LAST_ATTEMPT = replace(FRESH, attempts=4, max_attempts=5)
+LAST_ATTEMPT = FRESH._replace(attempts=4, max_attempts=5)
 STANDINGS = {
     "fresh": FRESH,
-    "held": replace(FRESH, on_uncertain=OnUncertain.HOLD),
+    "held": FRESH._replace(on_uncertain=OnUncertain.HOLD),
     "last attempt": LAST_ATTEMPT,
-    "only attempt": replace(FRESH, max_attempts=1),
-    "resent as often as allowed": replace(FRESH, resends=RESENDS),
-    "as old as allowed": replace(FRESH, age=POLICY.max_age),
-    "too old": replace(FRESH, age=POLICY.max_age + 1),
-    "expires before the next attempt": replace(FRESH, expires_in=60),
-    "expired": replace(FRESH, expires_in=-1),
-    "expires just after the next attempt": replace(FRESH, expires_in=60.1),
+    "only attempt": FRESH._replace(max_attempts=1),
+    "resent as often as allowed": FRESH._replace(resends=RESENDS),
+    "as old as allowed": FRESH._replace(age=POLICY.max_age),
+    "too old": FRESH._replace(age=POLICY.max_age + 1),
+    "expires before the next attempt": FRESH._replace(expires_in=60),
+    "expired": FRESH._replace(expires_in=-1),
+    "expires just after the next attempt": FRESH._replace(expires_in=60.1),
 }
 VERDICTS = {
     # standing: what follows on (deferred, uncertain, throttled); the other outcomes do not ask
@@ -71,7 +70,7 @@ def test_what_follows(name: str) -> None:
 
 def test_a_rejected_mail_says_what_it_died_of() -> None:
     verdict = decide(Outcome.REJECTED, FRESH, POLICY, spread=0, dead_reason=DeadReason.INVALID)
-    assert verdict == replace(REJECTED, dead_reason=DeadReason.INVALID)
+    assert verdict == REJECTED._replace(dead_reason=DeadReason.INVALID)
 
 
 @pytest.mark.parametrize(
@@ -141,10 +140,10 @@ def test_a_mail_that_is_always_lost_after_the_dot_goes_out_three_times_at_most(
     standing: Standing, policy: Policy, spread: float
 ) -> None:
     conversations = 1
-    lost = replace(standing, resends=0)
+    lost = standing._replace(resends=0)
     while decide(Outcome.UNCERTAIN, lost, policy, spread).status is Status.PENDING:
         conversations += 1
-        lost = replace(lost, resends=lost.resends + 1, attempts=lost.attempts + 1)
+        lost = lost._replace(resends=lost.resends + 1, attempts=lost.attempts + 1)
     assert conversations <= 1 + RESENDS
 
 
@@ -154,9 +153,9 @@ def test_what_kills_its_worker_is_given_up() -> None:
 
 
 def test_tasks_that_were_forgotten_do_not_count_against_a_mail() -> None:
-    assert after_death(replace(FRESH, deaths=9), 0, POLICY, 0) == AGAIN
+    assert after_death(FRESH._replace(deaths=9), 0, POLICY, 0) == AGAIN
 
 
 def test_a_death_is_an_attempt() -> None:
     assert after_death(LAST_ATTEMPT, 0, POLICY, 0) == EXHAUSTED
-    assert after_death(replace(FRESH, on_uncertain=OnUncertain.HOLD), 0, POLICY, 0) == AGAIN
+    assert after_death(FRESH._replace(on_uncertain=OnUncertain.HOLD), 0, POLICY, 0) == AGAIN
