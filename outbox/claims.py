@@ -79,12 +79,12 @@ def _in_flight(_: Words) -> str:
 SELECT priority, count(*) AS rows FROM email_queue WHERE status IN ('claimed', 'sending') GROUP BY priority"""
 
 
-def begin_words(sql: Words, lines: str = ":lines") -> str:
-    """The statement of `begin`; `lines` is its parameter's name."""
+def begin_words(sql: Words, lines: str = ":lines", lease: str = ":lease") -> str:
+    """The statement of `begin`, with its parameters as they are written there."""
     # A doubt from before outlives the composing: should the worker die of that, the mail still goes to no other relay.
     return f"""
 UPDATE email_queue
-   SET status = 'sending', claim_token = line.own_token, lease_expires_at = {sql.after(":lease")},
+   SET status = 'sending', claim_token = line.own_token, lease_expires_at = {sql.after(lease)},
        relay = COALESCE(line.relay, email_queue.relay)
   FROM {sql.lines(lines, id="bigint", token="text", own_token="text", relay="text")}
  WHERE {sql.on_line("email_queue.id", lines)} AND email_queue.claim_token = line.token

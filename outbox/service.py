@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session, make_transient_to_detached, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from outbox import enqueue, operations, superseding
@@ -184,16 +184,18 @@ class EmailService:
 
     def _add(self, checked: Draft) -> QueuedEmail:
         """The first row of the new mail, or of the one that has its idempotency key."""
+        if written := enqueue.write(self._connection(), checked):
+            return self._queued(self._loaded(checked, written))
         enqueue.check_blobs(self._connection(), [("", checked)])
         content = EmailContent(**checked.content)
         key, supersedes = checked.content["idempotency_key"], checked.row["supersedes"]
         if key is not None:
             # At once and not at the flush: of two transactions with the same key, one waits here for the other.
-            written = self._insert_keyed(checked)
-            if written is None:
+            inserted = self._insert_keyed(checked)
+            if inserted is None:
                 self._session.flush()  # its rows may be waiting in this very session
                 return self._session.get_one(QueuedEmail, enqueue.first_rows(self._connection(), [checked])[key])
-            content = written
+            content = inserted
         enqueue.store_blobs(self._connection(), [checked])
         ends = enqueue.ends(self._connection(), [checked])
         content.recipients = [QueuedEmail(**row) for row in enqueue.rows(checked, ends)]
@@ -203,9 +205,29 @@ class EmailService:
         if supersedes is not None:
             self._session.flush()
             self._supersede([supersedes])
+        return self._queued(content)
+
+    def _queued(self, content: EmailContent) -> QueuedEmail:
+        """The mail's first row, when all that follows from the mail is arranged."""
         log_after_commit(self._session, list(content.recipients), content.request_id)
         self._wake_after_commit()
         return content.recipients[0]
+
+    def _loaded(self, checked: Draft, written: enqueue.Written) -> EmailContent:
+        """A mail that is in the database, as if the session had read it from there."""
+        content = EmailContent(id=written.content_id, **checked.content)
+        recipients = [
+            QueuedEmail(id=id_, content_id=written.content_id, **row)
+            for id_, row in zip(written.row_ids, enqueue.rows(checked, {}), strict=True)
+        ]
+        for loaded in (content, *recipients):
+            make_transient_to_detached(loaded)
+        self._session.add_all((content, *recipients))
+        set_committed_value(content, "recipients", recipients)
+        set_committed_value(content, "attachments", [])
+        for row in recipients:
+            set_committed_value(row, "content", content)
+        return content
 
     def _collapse(self, mail: Mapping[str, Any]) -> QueuedEmail:
         """The same for a mail that collapses: it takes up the digest that waits, or begins one."""

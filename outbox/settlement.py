@@ -91,7 +91,7 @@ class Settlement(NamedTuple):
 
 
 def settle_words(sql: Words, lines: str = ":lines") -> str:
-    """The statement that ends claims; `lines` is its parameter's name."""
+    """The statement that ends claims, with its parameter as it is written there."""
     table = sql.lines(
         lines,
         id="bigint", token="text", status="text", counted="boolean", delay="double precision",
@@ -131,7 +131,7 @@ ON CONFLICT (target, category) DO UPDATE
 
 
 def record_words(sql: Words, lines: str = ":lines") -> str:
-    """The statement that writes attempts; `lines` is its parameter's name."""
+    """The statement that writes attempts, with its parameter as it is written there."""
     table = sql.lines(
         lines,
         id="bigint", number="integer", seconds="double precision", outcome="text", stage="text", code="integer",

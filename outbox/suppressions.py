@@ -14,7 +14,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from outbox.addresses import parse_mailbox
-from outbox.database import Statement, UtcDateTime, Words, insert, utcnow
+from outbox.database import PostgreSQL, Statement, UtcDateTime, Words, insert, utcnow
 from outbox.errors import InvalidEmail
 from outbox.models import EmailSuppression
 
@@ -39,6 +39,13 @@ def _covering(sql: Words) -> str:
     return f"""
 SELECT target, reason, source, until, created_at, category FROM email_suppressions
  WHERE target {sql.among(sql.texts(":targets"))} AND (until IS NULL OR until > {sql.now})"""
+
+
+def stopping(targets: str) -> str:
+    """A row if any mail to one of the `targets` may not go; which, `covering` knows. In words of PostgreSQL."""
+    return f"""
+SELECT FROM email_suppressions
+ WHERE target {PostgreSQL.among(PostgreSQL.texts(targets))} AND (until IS NULL OR until > now())"""
 
 
 _COVERING = Statement(_covering, until=UtcDateTime, created_at=UtcDateTime)
@@ -156,6 +163,11 @@ def spelled(target: str) -> str:
 
 
 _COLUMNS = tuple(getattr(EmailSuppression, name) for name in Suppression._fields)
+
+
+def targets(addresses: Iterable[str]) -> list[str]:
+    """What lines that stop mail to these addresses name."""
+    return sorted({target for address in addresses for target, _ in _lines(address, None)})
 
 
 def _lines(address: str, category: str | None) -> list[tuple[str, str]]:

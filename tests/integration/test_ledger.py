@@ -26,6 +26,10 @@ from tests.rows import LEASE
 from tests.tcp_proxy import Proxy
 
 
+_TURN = b"_pg3_"
+"""What psycopg calls a prepared statement. The ledger's is prepared when it is first used."""
+
+
 def open_ledger(engine: sa.Engine, lease: float) -> Ledger:
     return Ledger(engine, lease, Journal(Path("journal.jsonl")))
 
@@ -327,7 +331,7 @@ class TestDatabaseAway:
         ids = sending(direct, 3)
         with closing(open_ledger(distant, 30)) as ledger:
             ledger.settle(sent(0))
-            proxy.lose_answer_to(b"WITH begun")
+            proxy.lose_answer_to(_TURN)
             futures = [pool.submit(ledger.settle, sent(id_)) for id_ in ids]
             assert proxy.lost.wait(30)
             assert all(future.result(30) for future in futures)
@@ -339,7 +343,7 @@ class TestDatabaseAway:
         (id_,) = claimed(direct)
         with closing(open_ledger(distant, 30)) as ledger:
             ledger.settle(sent(0))
-            proxy.lose_answer_to(b"WITH begun")
+            proxy.lose_answer_to(_TURN)
             with pytest.raises(LeaseLost) as lost:
                 ledger.begin(Begin(id_, "chunk", "own"))()
             assert not lost.value.taken
