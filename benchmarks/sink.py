@@ -16,7 +16,9 @@ from collections import defaultdict
 from typing import cast
 
 _GREETING = b"220 sink ESMTP\r\n"
-_EHLO = b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 50000000\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n"
+_EHLO = (
+    b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 50000000\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n"
+)
 _OK = b"250 2.0.0 Ok\r\n"
 _GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 _ACCEPTED = b"250 2.0.0 Ok: taken\r\n"
