@@ -1,10 +1,17 @@
 """The bars: what the project promises itself, as data."""
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.questions.enqueue import BULK, ONE, TEMPLATED
 from benchmarks.results import Results
+
+
+def ratios(above: Mapping[int, float], below: Mapping[int, float]) -> list[float]:
+    """One for each round that both have: what slowed the machine down in it slowed both."""
+    return [above[number] / below[number] for number in above.keys() & below.keys()]
+
 
 PEERS = ("post_office_tuned", "post_office", "django_mailer", "procrastinate", "tutorial")
 
@@ -27,16 +34,13 @@ class Bar:
     unit: str = ""
 
     def measured(self, results: Results) -> float | None:
-        """The median of the rounds; None if it was not measured.
-
-        A ratio is taken within a round: what slowed the machine down then slowed both.
-        """
+        """The median of the rounds; None if it was not measured."""
         ours = results.rounds(self.question, self.case, "ours", self.figure)
         below = self._below(results)
         if below is None:
             return statistics.median(ours.values()) if ours else None
-        ratios = [ours[number] / below[number] for number in ours.keys() & below.keys()]
-        return statistics.median(ratios) if ratios else None
+        found = ratios(ours, below)
+        return statistics.median(found) if found else None
 
     def met(self, value: float) -> bool:
         """Whether a value is good enough."""

@@ -16,7 +16,7 @@ from rich.console import Console
 from benchmarks import environment
 from benchmarks.children import ChildFailed, child, log_of, tail, wait_until
 from benchmarks.postfix import Postfix
-from benchmarks.registry import CONTENDERS, Contender, Kind
+from benchmarks.registry import CONTENDERS, Contender, Kind, title
 from benchmarks.results import Measurement, Results
 from benchmarks.servers import Servers
 from benchmarks.sinks import Sink, own_sink, smtp_sink
@@ -129,17 +129,17 @@ class Bench:
         self, question: str, case: str, contender: str, number: int, run: Callable[[], Mapping[str, float]]
     ) -> None:
         """Run it once and keep what it returns."""
-        title = f"{question}: {case}, {CONTENDERS[contender].title if contender in CONTENDERS else contender}"
+        what = f"{question}: {case}, {title(contender)}"
         try:
-            with self.console.status(f"{title}, round {number} ..."):
+            with self.console.status(f"{what}, round {number} ..."):
                 figures = dict(run())
         except (ChildFailed, psycopg.Error, OSError, ValueError) as error:
             self.results.measurements.append(Measurement(question, case, contender, number, remark=str(error)))
-            self.console.print(f"{title}: failed: {error}", style="red", markup=False)
+            self.console.print(f"{what}: failed: {error}", style="red", markup=False)
         else:
             self.results.measurements.append(Measurement(question, case, contender, number, figures))
             shown = ", ".join(f"{name} {value:,.4g}" for name, value in figures.items())
-            self.console.print(f"{title}: {shown}", markup=False, highlight=False, style="dim")
+            self.console.print(f"{what}: {shown}", markup=False, highlight=False, style="dim")
 
     def _tables(self, contender: Contender) -> str:
         if contender.module not in self._prepared:

@@ -21,7 +21,7 @@ _CONTENTS = f"""
 _QUEUE = """
     INSERT INTO email_queue (id, content_id, recipient, kind, subject, status, priority, next_attempt_at, attempts,
         max_attempts, claims, on_uncertain, last_code, dead_reason, created_at, sent_at, finalized_at, relay)
-    SELECT n, n, recipient, 'to', subject, status, n % 3, born, tries, 5, tries, 'retry',
+    SELECT n, n, recipient, 'to', subject, status, n %% 3, born, tries, 5, tries, 'retry',
         CASE status WHEN 'sent' THEN 250 WHEN 'dead' THEN 550 END, CASE WHEN status = 'dead' THEN 'rejected' END,
         born, CASE WHEN status = 'sent' THEN settled END, settled, 'relay.example.com:25'
     FROM mails

@@ -17,11 +17,12 @@ _HEAD = f"""<!doctype html>
 _FOOT = "</body>\n</html>\n"
 _OPEN = '<p style="margin: 0 0 16px; font: 16px/1.5 Arial, sans-serif; color: #333333">\n'
 _CLOSE = "</p>\n"
-_WORDS = """
+_TEXT = """
     your order has been packed and leaves our warehouse this evening the parcel will be with you in three days
     please keep this mail until everything has arrived if anything is missing answer it and we will look after that
     invoice address delivery payment discount voucher summary receipt thank you for shopping with us
-""".split()
+"""
+_WORDS = _TEXT.split()
 _LONGEST_LINE = 76
 
 

@@ -53,3 +53,8 @@ CONTENDERS = {
         Contender("copy", "COPY", Kind.LIMIT, "inserts", profile="copy"),
     )
 }
+
+
+def title(name: str) -> str:
+    """Of a contender, for people; the name of anything else that was measured."""
+    return CONTENDERS[name].title if name in CONTENDERS else name

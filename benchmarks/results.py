@@ -55,6 +55,15 @@ class Results:
         return unique((each.case, each.contender) for each in self.measurements if each.question == question)
 
     @property
+    def remarks(self) -> dict[str, str]:
+        """What went wrong -> where, each once."""
+        found: dict[str, list[str]] = {}
+        for each in self.measurements:
+            if each.remark:
+                found.setdefault(each.remark, []).append(f"{each.question}, {each.case}, {each.contender}")
+        return {remark: "; ".join(unique(where)) for remark, where in found.items()}
+
+    @property
     def questions(self) -> list[str]:
         """Those that were asked."""
         return unique(each.question for each in self.measurements)
