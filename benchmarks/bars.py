@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.questions.enqueue import BULK, ONE, TEMPLATED
+from benchmarks.questions.enqueue import BULK, ONE
 from benchmarks.results import Results
 
 
@@ -26,6 +26,7 @@ class Bar:
     bar: float
     against: tuple[str, ...] = ()
     """Contenders in the same case, of whom the best counts. Empty: the figure itself is measured."""
+    of: str = "ours"
     baseline: str | None = None
     """In place of others: ourselves in another case."""
     figure: str = "rate"
@@ -35,7 +36,7 @@ class Bar:
 
     def measured(self, results: Results) -> float | None:
         """The median of the rounds; None if it was not measured."""
-        ours = results.rounds(self.question, self.case, "ours", self.figure)
+        ours = results.rounds(self.question, self.case, self.of, self.figure)
         below = self._below(results)
         if below is None:
             return statistics.median(ours.values()) if ours else None
@@ -49,17 +50,13 @@ class Bar:
     def _below(self, results: Results) -> dict[int, float] | None:
         """Round -> what ours is divided by; None if by nothing."""
         if self.baseline is not None:
-            return results.rounds(self.question, self.baseline, "ours", self.figure)
+            return results.rounds(self.question, self.baseline, self.of, self.figure)
         if not self.against:
             return None
-        everybody = [results.rounds(self.question, self._case_of(name), name, self.figure) for name in self.against]
+        everybody = [results.rounds(self.question, self.case, name, self.figure) for name in self.against]
         return max(
             (rounds for rounds in everybody if rounds), key=lambda it: statistics.median(it.values()), default={}
         )
-
-    def _case_of(self, name: str) -> str:
-        """Peers have no templates: their bulk is of the same mails, ready."""
-        return BULK if self.case == TEMPLATED and name != "ours" else self.case
 
 
 _BULK_PEERS = ("post_office", "django_mailer", "procrastinate")
@@ -73,7 +70,7 @@ BARS = (
     Bar("enqueue one by one / post_office", "enqueue", ONE, 1.0, ("post_office",)),
     Bar("enqueue one by one / INSERT and commit", "enqueue", ONE, 0.6, ("insert",)),
     Bar("enqueue in bulk / the best peer", "enqueue", BULK, 1.5, _BULK_PEERS),
-    Bar("enqueue in bulk, templated / the best peer", "enqueue", TEMPLATED, 0.5, _BULK_PEERS),
+    Bar("enqueue in bulk, templated / the best peer", "enqueue", BULK, 0.5, _BULK_PEERS, of="templated"),
     Bar("commit to 250, median", "latency", "2 KB", 30, figure="p50_ms", at_most=True, unit="ms"),
     Bar("commit to 250, of 99 in 100", "latency", "2 KB", 150, figure="p99_ms", at_most=True, unit="ms"),
     Bar("relay 50 ms away / the best peer", "relay", "50 ms", 2, PEERS),

@@ -39,6 +39,7 @@ CONTENDERS = {
     contender.name: contender
     for contender in (
         Contender("ours", "Outbox", Kind.OURS, "ours", _OURS),
+        Contender("templated", "Outbox, from a template", Kind.OURS, "ours"),
         Contender(
             "post_office_tuned", "django-post_office, tuned", Kind.PEER, "post_office", _POST_OFFICE, profile="tuned"
         ),
