@@ -68,18 +68,18 @@ def trickle(count: str, pause: str) -> dict[str, list[float]]:
 
 def work() -> None:
     """Worker processes and a beat; the first drain is asked for when all of them answer."""
-    with _installation() as folder, _application() as app:
-        nudge = app.extensions["nudge"]
-        with connect(app.extensions["settings"].redis_url) as client:
-            # As if a drain were on its way: beat's nudge, at its start, does not set off a worker that is up early.
-            client.set(KEY, "1", ex=KEY_SECONDS)
+    with connect(os.environ["REDIS_URL"]) as client:
+        # As if a drain were on its way: beat's nudge, at its start, does not set off a worker that is up early.
+        client.set(KEY, "1", ex=KEY_SECONDS)
+    with _installation() as folder:
         scripts = ["start_celery_worker.sh"] * PROCESSES + ["start_celery_beat.sh"]
         processes = [subprocess.Popen([f"./{script}"], cwd=folder, env=_environment()) for script in scripts]
         try:
-            _wait_for_answers(app)
-            ready()
-            nudge.clear()
-            nudge()
+            with _application() as app:
+                _wait_for_answers(app)
+                ready()
+                app.extensions["nudge"].clear()
+                app.extensions["nudge"]()
             os.wait()  # none of them ends by itself
             raise SystemExit("a process has ended: its log says why")
         finally:

@@ -31,7 +31,7 @@ _LARGE = ("ours", "post_office_tuned")
 def ask(bench: Bench) -> None:
     """20,000 of 2 KB, or 5,000 where that would take minutes; 10,000 of 20 KB."""
     _ask_sinks(bench)
-    small, large, slow = (4000, 2000, 300) if bench.quick else (20_000, 10_000, 5000)
+    small, large, slow = (1500, 700, 150) if bench.quick else (20_000, 10_000, 5000)
     counts = {("2 KB", name): slow if CONTENDERS[name].is_slow else small for name in _SMALL}
     counts |= {("20 KB", name): large for name in _LARGE}
     runs = {(case, name): partial(drain, bench, name, count, _SIZES[case]) for (case, name), count in counts.items()}
@@ -40,7 +40,7 @@ def ask(bench: Bench) -> None:
 
 def _ask_sinks(bench: Bench) -> None:
     """What the relays take from a client that costs little: they are not what is measured."""
-    count = 2000 if bench.quick else 20_000
+    count = 1000 if bench.quick else 20_000
     with own_sink(bench.folder) as own, bench.sink() as least:
         for sink in {own.name: own, least.name: least}.values():
             bench.measure("sink", "2 KB", sink.name, 1, partial(_feed, bench, sink, count))

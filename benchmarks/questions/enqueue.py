@@ -16,7 +16,7 @@ _CONTENDERS = {
 
 def ask(bench: Bench) -> None:
     """2,000 one by one, 20,000 in bulk."""
-    few, many = (500, 2000) if bench.quick else (2000, 20_000)
+    few, many = (200, 1000) if bench.quick else (2000, 20_000)
     orders = {ONE: (few, "one"), BULK: (many, "bulk")}
     runs = {
         (case, name): partial(_enqueue, bench, name, *orders[case])

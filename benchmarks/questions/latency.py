@@ -20,7 +20,7 @@ _LAST_SECONDS = 60
 
 def ask(bench: Bench) -> None:
     """200 mails, one each 0.15 s."""
-    count = 20 if bench.quick else 200
+    count = 10 if bench.quick else 200
     runs = {("2 KB", name): partial(_trickle, bench, name, count) for name in _CONTENDERS}
     bench.take_turns("latency", runs)
 

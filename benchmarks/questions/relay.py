@@ -18,7 +18,7 @@ _BYTES = 2000
 
 def ask(bench: Bench) -> None:
     """1,500 of ours; 600 of those that take several times as long."""
-    ours, theirs = (400, 100) if bench.quick else (1500, 600)
+    ours, theirs = (150, 60) if bench.quick else (1500, 600)
     runs = {("50 ms", name): partial(_drain, bench, name, ours if name == "ours" else theirs) for name in _CONTENDERS}
     bench.take_turns("relay", runs)
 
