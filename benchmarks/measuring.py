@@ -23,7 +23,7 @@ _STALL_SECONDS = 120
 @dataclass(frozen=True)
 class _Look:
     at: float
-    sent: int
+    mails: int
     cpu: dict[str, float]
 
 
@@ -32,33 +32,33 @@ class Delivery:
     """A contender at work, and what is seen of it from outside."""
 
     processes: Processes
+    taken: Callable[[], int]
+    """Mails that the relay has had from it."""
     sent: Callable[[], int]
-    """Mails on record as sent; where there is no record, those that the sink has."""
+    """Mails on record as sent; where there is no record, those that the relay has had."""
 
     def wait(self, last: int, first: int = 0) -> dict[str, float]:
-        """Wait until `last` mails are sent: the rate, and the CPU seconds of each role for 1,000 mails.
+        """Wait until `last` mails are on record: the rate, and the CPU seconds of each role for 1,000 mails.
 
-        Both from the first look that saw more than `first` on, so that nobody pays for the start.
+        Both from the first look at which the relay has had more than `first`: nobody pays for the start. The relay and
+        not the record, because some write a thousand results at once: the first of them to be seen would be late.
         """
-        before, began = self._look(first), None
+        began = before = _Look(time.monotonic(), first, self.processes.cpu())
         for at, sent in self._progress():
-            if began is None and sent > first:
-                began = _Look(at, sent, self.processes.cpu())
+            if began is before and (taken := self.taken()) > first:
+                began = _Look(at, taken, self.processes.cpu())
             if sent >= last:
                 ended = _Look(at, sent, self.processes.cpu())
                 break
-        if began is None or began.sent >= last:  # all of it went between two looks
+        if began.mails >= last:  # all of it went between two looks
             began = before
-        seconds, mails = ended.at - began.at, ended.sent - began.sent
+        seconds, mails = ended.at - began.at, ended.mails - began.mails
         costs = {role: (ended.cpu[role] - began.cpu[role]) * 1000 / mails for role in ended.cpu}
         ours = sum(cost for role, cost in costs.items() if role != "sink")
         return {"rate": mails / seconds, "cpu_all": ours} | {f"cpu_{role}": cost for role, cost in costs.items()}
 
-    def _look(self, sent: int) -> _Look:
-        return _Look(time.monotonic(), sent, self.processes.cpu())
-
     def _progress(self) -> Iterator[tuple[float, int]]:
-        """The time and the mails sent, of each look. Raises ChildFailed if nothing moves for long."""
+        """The time and the mails on record, of each look. Raises ChildFailed if nothing moves for long."""
         deadline, most = time.monotonic() + _STALL_SECONDS, -1
         while True:
             asked = time.monotonic()
@@ -77,11 +77,15 @@ def delivering(bench: Bench, entry: Entry, sink: Sink, progress: str | None = No
     """Start the contender's workers. `progress` counts what is sent, if it is not to be all of its table."""
     query = progress or entry.contender.progress
     roles = bench.servers.pids | {"sink": sink.pid}
+    had = sink.mails()
     with psycopg.connect(bench.servers.url(entry.database), autocommit=True) as connection:
+
+        def taken() -> int:
+            return sink.mails() - had
 
         def sent() -> int:
             if query is None:
-                return sink.mails()
+                return taken()
             (count,) = connection.execute(query).fetchone() or (0,)
             return int(count)
 
@@ -89,7 +93,7 @@ def delivering(bench: Bench, entry: Entry, sink: Sink, progress: str | None = No
             entry.working() as process,
             watching("contender", {"contender": process.pid} | roles, [connection.info.backend_pid]) as processes,
         ):
-            yield Delivery(processes, sent)
+            yield Delivery(processes, taken, sent)
 
 
 def drain(bench: Bench, name: str, count: int, size: int, **surroundings: str) -> dict[str, float]:
