@@ -42,7 +42,7 @@ def _installed() -> dict[str, str]:
         capture_output=True,
         check=True,
     )
-    return {package["name"].lower(): package["version"] for package in json.loads(told.stdout)}
+    return {package["name"].lower().replace("_", "-"): package["version"] for package in json.loads(told.stdout)}
 
 
 def _processor() -> str:
