@@ -1,0 +1,1 @@
+"""What is asked. Each file is a question: `ask(bench)` measures."""

@@ -1,0 +1,62 @@
+"""Whether a long history slows it down, and what further worker processes bring."""
+
+from functools import partial
+
+from benchmarks.bench import Bench
+from benchmarks.history import fill_history
+from benchmarks.measuring import drain, drain_entry
+from benchmarks.questions.relay import DELAY
+from benchmarks.sinks import own_sink
+
+_BYTES = 2000
+_PROCESSES = (1, 2, 4)
+
+SHORT, LONG = 10_000, 5_000_000
+_LONG_QUICK = 200_000
+
+
+def ask(bench: Bench) -> None:
+    """20,000 mails with a short history and a long one; then by one, two and four processes, near and far."""
+    count = 1500 if bench.quick else 20_000
+    _ask_history(bench, count, _LONG_QUICK if bench.quick else LONG)
+    runs = {}
+    for number in () if bench.quick else _PROCESSES:
+        processes = f"{number} process{'es' if number > 1 else ''}"
+        runs[processes, "ours"] = partial(drain, bench, "ours", count, _BYTES, PROCESSES=str(number))
+        runs[f"{processes}, 50 ms", "ours"] = partial(_drain_far, bench, count // 5, number)
+    bench.take_turns("scale", runs)
+
+
+def _ask_history(bench: Bench, count: int, long: int) -> None:
+    with bench.sink() as sink, bench.entry("ours", sink) as entry:
+        fill_history(bench, entry.database, long)
+        runs = {
+            ("short history", "ours"): partial(_drain_after, bench, count),
+            ("long history", "ours"): partial(_drain_again, bench, entry.database, count),
+        }
+        bench.take_turns("scale", runs)
+
+
+def _drain_after(bench: Bench, count: int) -> dict[str, float]:
+    """In a new database, with little in it."""
+    with bench.sink() as sink, bench.entry("ours", sink) as entry:
+        fill_history(bench, entry.database, SHORT)
+        return {"history": SHORT} | drain_entry(bench, entry, sink, count, _BYTES, progress=_newer_than(SHORT))
+
+
+def _drain_again(bench: Bench, database: str, count: int) -> dict[str, float]:
+    """In the one that was filled; what is drained here is a small part of it."""
+    bench.servers.flush()
+    newest = bench.servers.ask(database, "SELECT max(id) FROM email_queue")
+    with bench.sink() as sink, bench.entered("ours", database, sink) as entry:
+        return {"history": newest} | drain_entry(bench, entry, sink, count, _BYTES, progress=_newer_than(newest))
+
+
+def _newer_than(id_: int) -> str:
+    """To count all of five million rows ten times a second would be what is measured."""
+    return f"SELECT count(*) FROM email_queue WHERE status = 'sent' AND id > {id_}"
+
+
+def _drain_far(bench: Bench, count: int, processes: int) -> dict[str, float]:
+    with own_sink(bench.folder, delay=DELAY) as sink, bench.entry("ours", sink, PROCESSES=str(processes)) as entry:
+        return drain_entry(bench, entry, sink, count, _BYTES)
