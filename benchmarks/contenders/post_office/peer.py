@@ -9,10 +9,10 @@ from django.db import transaction
 from benchmarks.contenders import Mail, Surroundings
 
 _told = Surroundings.told()
-_tuned = _told.profile == "tuned"
+_tuned, _celery = _told.profile == "tuned", _told.profile == "celery"
 _processes = _told.workers if _tuned else 1
 
-_options: dict[str, int] = {}
+_options: dict[str, int] = {"CELERY_ENABLED": _celery}
 if _tuned:
     # "0 logs nothing". The timeout is for a whole batch, which one connection to a slow relay is minutes at.
     _options |= {"BATCH_SIZE": 1_000, "LOG_LEVEL": 0, "BATCH_DELIVERY_TIMEOUT": 3_600}
@@ -27,6 +27,9 @@ django.setup()
 
 # It takes a Django that is set up to import its models.
 from post_office import mail as post_office
+
+if _celery:
+    from benchmarks.contenders.post_office import by_celery
 
 
 def prepare() -> None:
@@ -57,6 +60,13 @@ fill = queue_many
 
 
 def work(_number: int, ready: Callable[[], None]) -> None:
+    if _celery:
+        by_celery.work(ready)
+    else:
+        _by_command(ready)
+
+
+def _by_command(ready: Callable[[], None]) -> None:
     ready()
     while True:
         call_command("send_queued_mail", processes=_processes)
