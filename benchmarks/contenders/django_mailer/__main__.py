@@ -1,3 +1,3 @@
-from benchmarks.contenders import Surroundings, run
+from benchmarks.contenders.peers import Surroundings, run
 
 run("benchmarks.contenders.django_mailer.peer", workers=Surroundings.told().connections or 1)

@@ -7,7 +7,7 @@ from django.core.mail import EmailMultiAlternatives, get_connection
 from django.core.management import call_command
 from django.db import transaction
 
-from benchmarks.contenders import Mail, Surroundings
+from benchmarks.contenders.peers import Mail, Surroundings
 
 settings.configure(
     **Surroundings.told().django(),

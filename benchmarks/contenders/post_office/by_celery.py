@@ -10,7 +10,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_ready
 
-from benchmarks.contenders import Surroundings
+from benchmarks.contenders.peers import Surroundings
 
 _told = Surroundings.told()
 

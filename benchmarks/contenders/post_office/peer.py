@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import transaction
 
-from benchmarks.contenders import Mail, Surroundings
+from benchmarks.contenders.peers import Mail, Surroundings
 
 _told = Surroundings.told()
 _tuned, _celery = _told.profile == "tuned", _told.profile == "celery"

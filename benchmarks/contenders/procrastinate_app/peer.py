@@ -9,7 +9,7 @@ from smtplib import SMTP
 
 from procrastinate import App, PsycopgConnector
 
-from benchmarks.contenders import Mail, Surroundings
+from benchmarks.contenders.peers import Mail, Surroundings
 
 _told = Surroundings.told()
 _concurrency = _told.connections_each or 1

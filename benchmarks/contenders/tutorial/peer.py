@@ -8,7 +8,7 @@ from celery import Celery
 from celery.signals import worker_ready
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from benchmarks.contenders import Mail, Surroundings
+from benchmarks.contenders.peers import Mail, Surroundings
 
 _told = Surroundings.told()
 _engine = sa.create_engine(sa.make_url(_told.database).set(drivername="postgresql+psycopg"))
