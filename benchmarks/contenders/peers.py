@@ -107,8 +107,11 @@ class Peer(Protocol):
     def fill(self, batch: list[Mail]) -> None:
         """Put them on record as fast as can be."""
 
-    def queue_one(self, mail: Mail) -> None:
-        """As an application does, in a commit of its own."""
+    def queue_one(self, mail: Mail) -> float:
+        """As an application does, in a commit of its own. Returns when that was done, by `time.monotonic()`.
+
+        A peer with a broker publishes a task afterwards, and that its mail waits for that counts as a delay.
+        """
 
     def queue_many(self, batch: list[Mail]) -> None:
         """By the peer's own call for many."""
@@ -178,8 +181,7 @@ def _trickle(peer: Peer, count: int, pause: float) -> Iterator[float]:
     """When each was committed, by a clock that all processes of the machine share."""
     for number in range(count):
         html = mails.html(number, 2_000)
-        peer.queue_one(Mail(f"trickle-{number}@example.com", mails.subject(number), mails.text(number), html))
-        yield time.monotonic()
+        yield peer.queue_one(Mail(f"trickle-{number}@example.com", mails.subject(number), mails.text(number), html))
         time.sleep(pause)
 
 

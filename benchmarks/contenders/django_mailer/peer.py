@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 
 import django
@@ -30,9 +31,10 @@ def _message(mail: Mail) -> EmailMultiAlternatives:
     return message
 
 
-def queue_one(mail: Mail) -> None:
+def queue_one(mail: Mail) -> float:
     with transaction.atomic():
         _message(mail).send()
+    return time.monotonic()
 
 
 def queue_many(batch: list[Mail]) -> None:

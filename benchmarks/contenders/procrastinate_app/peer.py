@@ -1,6 +1,7 @@
 import asyncio
 import atexit
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
@@ -45,9 +46,10 @@ def prepare() -> None:
     _opened().schema_manager.apply_schema()
 
 
-def queue_one(mail: Mail) -> None:
+def queue_one(mail: Mail) -> float:
     _opened()
     send.defer(**vars(mail))
+    return time.monotonic()
 
 
 def queue_many(batch: list[Mail]) -> None:

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from smtplib import SMTP
 from typing import Any
@@ -57,12 +58,14 @@ def fill(batch: list[Mail]) -> None:
         send.delay(row.id)
 
 
-def queue_one(mail: Mail) -> None:
+def queue_one(mail: Mail) -> float:
     with Session(_engine) as session:
         row = Row(**vars(mail))
         session.add(row)
         session.commit()
+        committed = time.monotonic()
         send.delay(row.id)
+    return committed
 
 
 def queue_many(_batch: list[Mail]) -> None:
