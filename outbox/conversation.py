@@ -10,7 +10,8 @@ import time
 from contextlib import suppress
 from io import BufferedReader, RawIOBase
 from smtplib import SMTPNotSupportedError, SMTPResponseException, SMTPServerDisconnected
-from socket import AF_INET6, socket
+from socket import AF_INET6, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET, socket
+from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emails.backend.smtp.client import SMTPClientWithResponse
@@ -33,6 +34,11 @@ _GOODBYE_SECONDS = 5.0
 
 _FOREIGN = re.compile(rb"[^\s<>,;:]*[\x80-\xff][^\s<>,;]*")
 """The first word of a message that is not ASCII: in those that we compose, an address."""
+
+_LONGEST_LINE = 8192
+"""Bytes, as in the library."""
+
+_TIMEVAL = Struct("@ll")
 
 _LONGEST_REPLY = 64 * 1024
 """Bytes. The longest of use, to EHLO, has some twenty lines of at most 512 (RFC 5321, 4.5.3.1.5)."""
@@ -85,21 +91,21 @@ class Wire(RawIOBase):
 
     def __init__(self, connection: socket) -> None:
         self._connection = connection
-        self._whole = connection.gettimeout()
-        self._over: float | None = None
+        self._whole = 0.0
+        self._over = 0.0
         self._length = 0
         self._shortened = False
 
-    def begin(self) -> None:
-        """A reply is awaited, for as long as the socket's timeout says now."""
-        self._whole = self._connection.gettimeout()
-        self._over = None if self._whole is None else time.monotonic() + self._whole
+    def begin(self, seconds: float) -> None:
+        """A reply is awaited, for so long; the socket's timeout says the same."""
+        self._whole = seconds
+        self._over = time.monotonic() + seconds
         self._length = 0
 
     def end(self) -> None:
         """It is there."""
         if self._shortened:
-            self._connection.settimeout(self._whole)
+            allow(self._connection, self._whole)
             self._shortened = False
 
     def readable(self) -> bool:
@@ -110,13 +116,16 @@ class Wire(RawIOBase):
         """Asked by BufferedReader, too."""
         if self._length > _LONGEST_REPLY:
             raise OSError("a reply without end")
-        if self._length and self._over is not None:
+        if self._length:
             left = self._over - time.monotonic()
             if left <= 0:
                 raise TimeoutError("timed out")
-            self._connection.settimeout(left)
+            allow(self._connection, left)
             self._shortened = True
-        count = self._connection.recv_into(buffer)
+        try:
+            count = self._connection.recv_into(buffer)
+        except BlockingIOError as error:  # what the kernel says when the time is over
+            raise TimeoutError("timed out") from error
         self._length += count
         return count
 
@@ -128,12 +137,16 @@ class Conversation(SMTPClientWithResponse):
     """
 
     parent: "Relay"
+    _seconds: float
+    """For each write and each reply."""
 
     def initialize(self) -> None:
         """Greet, encrypt, log in: what the endpoint asks for, or an error. Nothing is done in clear text instead."""
         endpoint = self.parent.endpoint
         connection = self._connection()
-        connection.settimeout(self.parent.settings.smtp_timeout)
+        if type(connection) is socket and not endpoint.starttls:
+            keep_time(connection)
+        self._allow(self.parent.settings.smtp_timeout)
         if "." not in self.local_hostname:
             # Relays refuse a name that is not qualified (a container's); RFC 5321, 4.1.4: then give the address.
             address = connection.getsockname()[0]
@@ -192,55 +205,81 @@ class Conversation(SMTPClientWithResponse):
         # From its first byte on this write may complete the mail, so a failure inside it proves nothing.
         self.parent.stage = Stage.DOT
         over = time.monotonic() + self.parent.settings.smtp_dot_timeout
-        self._connection().settimeout(self.parent.settings.smtp_dot_timeout)
+        self._allow(self.parent.settings.smtp_dot_timeout)
         self.send(closing)
-        self._connection().settimeout(max(over - time.monotonic(), _LEAST_SECONDS))
+        self._allow(max(over - time.monotonic(), _LEAST_SECONDS))
         answer = self._answer(Stage.DOT)
-        self._connection().settimeout(self.parent.settings.smtp_timeout)
+        self._allow(self.parent.settings.smtp_timeout)
         return answer
 
     def stands(self) -> bool:
         """Ask a connection that was left alone, or in the middle of a refused mail, whether it can take the next."""
         settings = self.parent.settings
         try:
-            self._connection().settimeout(settings.smtp_connect_timeout)
+            self._allow(settings.smtp_connect_timeout)
             code, _ = self.rset()
-            self._connection().settimeout(settings.smtp_timeout)
+            self._allow(settings.smtp_timeout)
         except OSError:
             return False
         return code == 250  # noqa: PLR2004
 
     def getreply(self) -> tuple[int, bytes]:
-        """The library answers -1 for words that are no reply, and 500 for a line without end: both are a lost relay."""
+        """A whole reply: its code, and its lines without it.
+
+        The library answers -1 for words that are no reply, and 500 for a line without end: both are a lost relay here.
+        """
         if self.file is None:
             self._wire = Wire(self._connection())
             self.file = BufferedReader(self._wire)
-        self._wire.begin()
-        try:
-            code, text = super().getreply()
-        except SMTPResponseException as error:
-            raise SMTPServerDisconnected(f"not an SMTP reply: {error.smtp_error!r}") from error
+        # The greeting comes within the timeout of the connection; what is said later, within what was allowed for it.
+        self._wire.begin(self.timeout if self.parent.stage is Stage.CONNECT else self._seconds)
+        lines: list[bytes] = []
+        code, more = b"", True
+        while more:
+            line = self._line()
+            code, more = line[:3], line[3:4] == b"-"
+            lines.append(line[4:].strip(b" \t\r\n"))
+            if not code.isdigit():
+                self.close()
+                raise SMTPServerDisconnected(f"not an SMTP reply: {line.strip()!r}")
         self._wire.end()
-        if code < 0:
-            self.close()
-            raise SMTPServerDisconnected(f"not an SMTP reply: {text!r}")
+        return self._understood(int(code), b"\n".join(lines))
+
+    def _understood(self, code: int, text: bytes) -> tuple[int, bytes]:
         if code == CLOSING and self.parent.stage in REACHING:
             # The library would try HELO, or the next way to log in, and find the connection closed: the reason lost.
             self.close()
             raise SMTPResponseException(code, text)
         return code, text
 
+    def _line(self) -> bytes:
+        assert self.file is not None  # `getreply`'s
+        try:
+            line: bytes = self.file.readline(_LONGEST_LINE + 1)
+        except OSError as error:
+            self.close()
+            raise SMTPServerDisconnected(f"Connection unexpectedly closed: {error}") from error
+        if not line:
+            self.close()
+            raise SMTPServerDisconnected("Connection unexpectedly closed")
+        if len(line) > _LONGEST_LINE:
+            self.close()
+            raise SMTPServerDisconnected("not an SMTP reply: a line without end")
+        return line
+
     def send(self, s: Any) -> None:
         """As the library's, but says what went wrong."""
         try:
             super().send(s)
         except SMTPServerDisconnected as error:
-            raise SMTPServerDisconnected(f"could not write: {error.__context__ or error}") from error
+            cause = error.__context__ or error
+            why = "timed out" if isinstance(cause, BlockingIOError) else cause
+            raise SMTPServerDisconnected(f"could not write: {why}") from error
 
     def quit(self) -> None:  # type: ignore[override]  # as in the library
         """Say goodbye, briefly, and close. Never raises."""
         with suppress(OSError):
-            self._connection().settimeout(_GOODBYE_SECONDS)
+            self._allow(_GOODBYE_SECONDS)
             self.docmd("QUIT")
         self.close()
 
@@ -278,6 +317,10 @@ class Conversation(SMTPClientWithResponse):
         if code // 100 == 3:  # noqa: PLR2004
             self.close()
 
+    def _allow(self, seconds: float) -> None:
+        self._seconds = seconds
+        allow(self._connection(), seconds)
+
     def _connection(self) -> socket:
         if self.sock is None:
             raise SMTPServerDisconnected("the connection is closed")
@@ -293,6 +336,26 @@ class TLSConversation(Conversation):
         encrypted = self.parent.tls_context.wrap_socket(plain, server_hostname=host)
         self.parent.stage = Stage.CONNECT
         return encrypted
+
+
+def keep_time(connection: socket) -> None:
+    """Have the kernel keep this connection's time.
+
+    Python would ask it before each write and each read whether there is something to do, and let another thread have
+    its turn each time: of fourteen turns a mail, eight. Not with TLS, whose module knows no time but Python's.
+    """
+    connection.settimeout(None)
+
+
+def allow(connection: socket, seconds: float) -> None:
+    """That a write or a read may take."""
+    if connection.gettimeout() is not None:
+        connection.settimeout(seconds)
+        return
+    whole = int(seconds)
+    time_ = _TIMEVAL.pack(whole, max(1, int((seconds - whole) * 1_000_000)))  # none at all means no end
+    connection.setsockopt(SOL_SOCKET, SO_RCVTIMEO, time_)
+    connection.setsockopt(SOL_SOCKET, SO_SNDTIMEO, time_)
 
 
 def stuffed(data: bytes) -> bytes:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from itertools import count
 
 import sqlalchemy as sa
 from tenacity import stop_after_delay
@@ -69,6 +70,8 @@ class Courier:
         self._safe = Safe.of(settings)
         self._stopping = threading.Event()
         self._gate = Gate(engine, settings, worker, rates or Rates(base=settings.throttle_seconds), self._stopping)
+        # What tells this process's conversations from those of others with the same chunk.
+        self._name, self._numbers = secrets.token_hex(4), count()
         self._relays: dict[tuple[int, str], Relay] = {}  # by thread: a relay is one conversation, and has no lock
 
     def deliver(self, ids: Sequence[int], token: str) -> Counter[Status]:
@@ -210,7 +213,7 @@ class Courier:
         return self._gate.relays.weigh(endpoint, report)
 
     def _begin(self, mail: Mail, relay: str | None) -> Callable[[], None]:
-        own_token = mail.next_token = f"{mail.token.partition('.')[0]}.{secrets.token_hex(4)}"
+        own_token = mail.next_token = f"{mail.token.partition('.')[0]}.{self._name}{next(self._numbers):x}"
         wait = self._ledger.begin(Begin(mail.id, mail.token, own_token, relay))
 
         def wait_until_durable() -> None:

@@ -79,14 +79,17 @@ class Written(NamedTuple):
     row_ids: list[int]
 
 
-def write(connection: sa.Connection, checked: Draft) -> Written | None:
-    """A mail of one statement: who is suppressed, what is said, whom it is owed to. For PostgreSQL.
+def fits_one_statement(connection: sa.Connection, checked: Draft) -> bool:
+    """Whether `write` can write it: it concerns no more than its two tables, and PostgreSQL."""
+    return connection.dialect.name == "postgresql" and not checked.attachments and checked.row["supersedes"] is None
 
-    None, and nothing is written: a recipient is suppressed, the key is taken, or the mail is more than its two tables
-    hold. One statement costs a caller that commits each mail by itself a third of what three and the ORM's flush do.
+
+def write(connection: sa.Connection, checked: Draft) -> Written | None:
+    """A mail in one statement: who is suppressed, what is said, whom it is owed to.
+
+    None, and nothing is written: a recipient is suppressed, or the key is taken. It costs a caller that commits each
+    mail by itself half of what three statements and the ORM's flush do.
     """
-    if connection.dialect.name != "postgresql" or checked.attachments or checked.row["supersedes"] is not None:
-        return None
     lines = rows(checked, {})
     found = connection.execute(
         _one_statement(tuple(checked.content), tuple(lines[0])),

@@ -184,8 +184,11 @@ class EmailService:
 
     def _add(self, checked: Draft) -> QueuedEmail:
         """The first row of the new mail, or of the one that has its idempotency key."""
-        if written := enqueue.write(self._connection(), checked):
-            return self._queued(self._loaded(checked, written))
+        if enqueue.fits_one_statement(self._connection(), checked):
+            if any(isinstance(waiting, QueuedEmail) for waiting in self._session.new):
+                self._session.flush()  # they keep their order
+            if written := enqueue.write(self._connection(), checked):
+                return self._queued(self._loaded(checked, written))
         enqueue.check_blobs(self._connection(), [("", checked)])
         content = EmailContent(**checked.content)
         key, supersedes = checked.content["idempotency_key"], checked.row["supersedes"]

@@ -94,9 +94,9 @@ class Line:
         del self._replies[: len(taken)]
         return len(taken)
 
-    def gettimeout(self) -> float | None:
+    def gettimeout(self) -> float:
         """Answers come at once or never."""
-        return None
+        return 1.0
 
     def settimeout(self, seconds: float | None) -> None:
         """As `gettimeout`."""

@@ -25,7 +25,6 @@ from tests import rows
 from tests.rows import LEASE
 from tests.tcp_proxy import Proxy
 
-
 _TURN = b"_pg3_"
 """What psycopg calls a prepared statement. The ledger's is prepared when it is first used."""
 

@@ -1,6 +1,5 @@
 """What comes next for a mail: every outcome against every standing, and what must hold whatever the numbers."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
