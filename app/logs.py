@@ -12,6 +12,7 @@ import sys
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from logging.handlers import WatchedFileHandler
 from types import TracebackType
 from typing import Any
@@ -159,7 +160,7 @@ def _line(record: logging.LogRecord, mask: Mask, *, whole: bool) -> EventDict:
     # A sentence of `tell`'s is ours, and what stands in it has been looked at.
     message = record.msg % fields if fields else mask(record.getMessage())
     line = {
-        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": f"{_second(int(record.created))}.{int(record.msecs):03d}Z",
         "level": record.levelname.lower(),
         "event": getattr(record, "event", None),
         "message": message,
@@ -173,6 +174,11 @@ def _line(record: logging.LogRecord, mask: Mask, *, whole: bool) -> EventDict:
 
 def _as_json(_: object, __: str, line: EventDict) -> str:
     return _encode(line)
+
+
+@lru_cache(8)
+def _second(time: int) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _for_people(_: object, __: str, line: EventDict) -> EventDict:

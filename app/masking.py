@@ -99,7 +99,7 @@ class Mask:
 
     def __call__(self, value: Any, keep: str = "") -> Any:
         """The value, or what may be shown of it. `keep`: characters to let pass although they do not print."""
-        if value is None or isinstance(value, int | float):
+        if value is None or isinstance(value, (int, float)):
             return value
         if not isinstance(value, str):
             if isinstance(value, Mapping):

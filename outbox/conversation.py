@@ -160,35 +160,36 @@ class Conversation(SMTPClientWithResponse):
             self.parent.stage = Stage.AUTH
             self.login(endpoint.user, endpoint.password.get_secret_value())
 
-    def offer(self, envelope: Envelope) -> Answer:
+    def offer(self, envelope: Envelope, *, ahead: bool = False) -> Answer:
         """MAIL, RCPT and DATA. Returns the refusal, or the reply to DATA: go ahead.
 
-        With PIPELINING (RFC 2920) all three leave in one write: one round trip in place of three. Raises
-        SMTPNotSupportedError, before a word, for an envelope that takes SMTPUTF8 where the relay has none.
+        With PIPELINING (RFC 2920) all three leave in one write: one round trip in place of three; or `ahead`, behind
+        the mail before: then they need only be read. Raises SMTPNotSupportedError, before a word, for an envelope that
+        takes SMTPUTF8 where the relay has none.
         """
         self.parent.stage = Stage.MAIL
-        commands = (
-            f"MAIL FROM:<{envelope.sender}>{self._parameters(envelope)}\r\n".encode(),
-            f"RCPT TO:<{envelope.recipient}>\r\n".encode(),
-            b"DATA\r\n",
-        )
-        pipelining = self.has_extn("pipelining")
-        if pipelining:
+        commands = self._commands(envelope)
+        if self.pipelines and not ahead:
             self.send(b"".join(commands))
         for number, stage in enumerate(_OFFER):
             if number:
                 self.parent.stage = stage
-            if not pipelining:
+            if not self.pipelines:
                 self.send(commands[number])
             answer = self._answer(stage)
             if answer.refused:
-                if pipelining:
+                if self.pipelines:
                     self._read_the_rest(len(commands) - 1 - number)
                 break
         return answer
 
-    def deliver(self, data: bytes, deadline: float) -> Answer:
-        """Write the body and the final dot; return the relay's verdict.
+    @property
+    def pipelines(self) -> bool:
+        """The relay takes several commands at once."""
+        return self.has_extn("pipelining")
+
+    def deliver(self, data: bytes, deadline: float, following: Envelope | None = None) -> Answer:
+        """Write the body and the final dot, and behind it the offer of the mail that follows; return the verdict.
 
         Past `deadline` (`time.monotonic()`) it raises TimeoutError in place of writing on: a process that was stopped
         and woke up again must not finish a mail that others have taken over. Writing the end of the mail and waiting
@@ -200,7 +201,7 @@ class Conversation(SMTPClientWithResponse):
         for start in range(0, last, _BLOCK):
             _check(deadline)
             self.send(data[start : start + _BLOCK])
-        closing = data[last:] + b".\r\n"
+        closing = b"".join((data[last:], b".\r\n", *(self._commands(following) if following else ())))
         _check(deadline)
         # From its first byte on this write may complete the mail, so a failure inside it proves nothing.
         self.parent.stage = Stage.DOT
@@ -287,6 +288,13 @@ class Conversation(SMTPClientWithResponse):
         """Hang up. Never raises."""
         with suppress(OSError):
             super().close()
+
+    def _commands(self, envelope: Envelope) -> tuple[bytes, bytes, bytes]:
+        return (
+            f"MAIL FROM:<{envelope.sender}>{self._parameters(envelope)}\r\n".encode(),
+            f"RCPT TO:<{envelope.recipient}>\r\n".encode(),
+            b"DATA\r\n",
+        )
 
     def _parameters(self, envelope: Envelope) -> str:
         declared = f" SIZE={envelope.size}" if self.has_extn("size") else ""

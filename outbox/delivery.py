@@ -11,6 +11,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 import sqlalchemy as sa
@@ -19,6 +21,7 @@ from tenacity import stop_after_delay
 from outbox import fence, retry, signals
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Begin, Release
+from outbox.conversation import Envelope
 from outbox.database import reading
 from outbox.endpoints import Endpoint
 from outbox.errors import InvalidAddress, LeaseLost, NotRecorded
@@ -40,6 +43,16 @@ log = logging.getLogger(__name__)
 
 LOAD_PATIENCE = 30
 """Seconds that a task waits for a database that is away; a server that restarts is back in less."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """What one `deliver` has in hand: the first of `rest` is the next mail."""
+
+    token: str
+    rest: deque[Mail]
+    composer: Composer
+    recording: Recording
 
 
 class Courier:
@@ -81,8 +94,7 @@ class Courier:
         when half of the lease was over (the relay is slow, and others may be free) is handed back at once.
         """
         rest = deque(self._prepare(ids, token))
-        composer = Composer(self._engine, rest, self._signer)
-        recording = Recording(self._ledger)
+        chunk = _Chunk(token, rest, Composer(self._engine, rest, self._signer), Recording(self._ledger))
         statuses: Counter[Status] = Counter()
         held: list[Release] = []
         asked_by = request_id.get()
@@ -97,9 +109,9 @@ class Courier:
                         held.append(Release(rest[0].id, token, seconds, why))
                         status = Status.PENDING
                     case End() as end:
-                        status = _end(rest[0], end, recording)
+                        status = _end(rest[0], end, chunk.recording)
                     case Endpoint() as endpoint:
-                        status = self._deliver(rest[0], endpoint, composer, recording, token)
+                        status = self._deliver(chunk, endpoint)
                 rest.popleft()
                 statuses[status] += 1
         except LeaseLost as lost:
@@ -116,11 +128,7 @@ class Courier:
             raise
         finally:
             request_id.set(asked_by)
-            try:
-                recording.finish()
-            finally:
-                self._ledger.release([*held, *(Release(mail.id, token) for mail in rest)])
-                self._gate.relays.give_probe_back(token)
+            self._finish(chunk, held)
         return statuses
 
     def stop(self) -> None:
@@ -161,14 +169,27 @@ class Courier:
             mails = load(connection, ids, token, self._safe)
             return mails, self._gate.prepare(connection, mails)
 
-    def _deliver(self, mail: Mail, endpoint: Endpoint, composer: Composer, recording: Recording, token: str) -> Status:
-        """Compose, converse, settle. Raises LeaseLost or NotRecorded, when nothing was sent."""
+    def _finish(self, chunk: _Chunk, held: Sequence[Release]) -> None:
+        """What was sent goes on record, and what was not back into the queue."""
+        keys = ((threading.get_ident(), endpoint.name) for endpoint in self._settings.endpoints)
+        for key in keys:
+            if key in self._relays:
+                self._relays[key].withdraw()
         try:
-            data = self._compose(mail, composer, endpoint)
+            chunk.recording.finish()
+        finally:
+            self._ledger.release([*held, *(Release(mail.id, chunk.token) for mail in chunk.rest)])
+            self._gate.relays.give_probe_back(chunk.token)
+
+    def _deliver(self, chunk: _Chunk, endpoint: Endpoint) -> Status:
+        """Compose, converse, settle the chunk's next mail. Raises LeaseLost or NotRecorded, when nothing was sent."""
+        mail = chunk.rest[0]
+        try:
+            data = self._compose(chunk, endpoint)
             started = time.monotonic()
-            report = self._converse(mail, endpoint, data, recording)
+            report = self._converse(chunk, endpoint, data)
         except InvalidAddress as error:
-            return _end(mail, End(Status.DEAD, str(error), DeadReason.INVALID), recording)
+            return _end(mail, End(Status.DEAD, str(error), DeadReason.INVALID), chunk.recording)
         except (LeaseLost, NotRecorded):
             # Certainly unsent. If the database did not answer, it may know the row by either token.
             tokens = {mail.token, mail.next_token or mail.token}
@@ -178,25 +199,32 @@ class Courier:
             # What it says cannot be a message. Other errors are the database's or the machine's: no mail dies of them.
             sentence = "delivery: mail %(mail_id)d cannot be composed"
             tell(log, logging.ERROR, "mail.not_composed", sentence, exc_info=True, mail_id=mail.id)
-            return _end(mail, End(Status.DEAD, f"cannot be composed: {error!r}", DeadReason.INVALID), recording)
-        status = self._settle(mail, endpoint, report, time.monotonic() - started, recording)
-        self._gate.learn(mail, endpoint, report, token)
+            return _end(mail, End(Status.DEAD, f"cannot be composed: {error!r}", DeadReason.INVALID), chunk.recording)
+        status = self._settle(mail, endpoint, report, time.monotonic() - started, chunk.recording)
+        self._gate.learn(mail, endpoint, report, chunk.token)
         return status
 
-    def _compose(self, mail: Mail, composer: Composer, endpoint: Endpoint) -> bytes:
-        # With a connection at hand: a worker that dies while it waits for one does not die of this mail.
-        if mail.loaded.deaths and self._relay(endpoint).reach():
-            # Workers died before they could say a word about this mail. Should it kill this one, its row shows it.
-            self._begin(mail, None)()
+    def _compose(self, chunk: _Chunk, endpoint: Endpoint) -> bytes:
+        mail = chunk.rest[0]
+        if not chunk.composer.has(mail):
+            # A mail that kills this worker by being composed must leave no other in doubt.
+            chunk.recording.finish()
+            if not mail.loaded.deaths:
+                chunk.composer.compose_ahead(chunk.rest)
+            # With a connection at hand: a worker that dies while it waits for one does not die of this mail.
+            elif self._relay(endpoint).reach():
+                # Workers died before they could say a word about this mail. Should it kill this one, its row shows it.
+                self._begin(mail, None)()
         try:
-            return composer.compose(mail)
+            return chunk.composer.compose(mail)
         except Exception as error:
             if is_passing(error):
                 # The database went away over an attachment: no death, and to be taken back while we know the token.
                 self._ledger.release([Release(mail.id, mail.token, self._policy.base, relay=mail.relay)])
             raise
 
-    def _converse(self, mail: Mail, endpoint: Endpoint, data: bytes, recording: Recording) -> Report:
+    def _converse(self, chunk: _Chunk, endpoint: Endpoint, data: bytes) -> Report:
+        mail = chunk.rest[0]
         deadline = time.monotonic() + self._settings.outbox_lease_seconds - self._settings.smtp_dot_timeout
         recipient, data = fence.redirected(self._settings, mail.recipient, data)
 
@@ -205,12 +233,29 @@ class Courier:
 
             def wait_until_durable() -> None:
                 wait()
-                recording.finish()
+                chunk.recording.finish()
 
             return wait_until_durable
 
-        report = self._relay(endpoint).send(mail.sender, recipient, data, begin, deadline=deadline)
+        following = partial(self._following, chunk, endpoint)
+        report = self._relay(endpoint).send(mail.sender, recipient, data, begin, deadline, following)
         return self._gate.relays.weigh(endpoint, report)
+
+    def _following(self, chunk: _Chunk, endpoint: Endpoint) -> Envelope | None:
+        """The mail behind the chunk's next, if it is to go through the same relay at once.
+
+        What else becomes of it is found out when it is its turn, and so is what is wrong with it.
+        """
+        if len(chunk.rest) == 1 or self._stopping.is_set() or endpoint.rate or endpoint.domain_rate:
+            return None  # a rate counts who asks, and may have him wait
+        mail = chunk.rest[1]
+        if not chunk.composer.has(mail) or self._gate.check(mail, chunk.token, 0) != endpoint:
+            return None
+        try:
+            recipient, data = fence.redirected(self._settings, mail.recipient, chunk.composer.compose(mail))
+        except InvalidAddress:
+            return None
+        return Envelope.of(mail.sender, recipient, data) if f"{mail.sender}{recipient}".isprintable() else None
 
     def _begin(self, mail: Mail, relay: str | None) -> Callable[[], None]:
         own_token = mail.next_token = f"{mail.token.partition('.')[0]}.{self._name}{next(self._numbers):x}"

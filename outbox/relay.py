@@ -6,6 +6,9 @@
     body and dot        from here on the mail may arrive, whatever we are told
     250                 sent
 
+Where the relay pipelines, the commands of the next mail go behind the dot, in the same write (RFC 2920, 3.1: a message
+may be the first of a group). So a mail takes one round trip; an offer that comes to nothing costs the connection.
+
 The `emails` library's backend keeps the connection; its habit of sending a mail again after a disconnect is off.
 """
 
@@ -91,29 +94,43 @@ class Relay(SMTPBackend, Staged):
         self._mails = 0
         self._used_at = 0.0
         self._unfinished = False
+        self._ahead: Envelope | None = None
+        """The mail that was offered behind the one before it."""
 
-    def send(self, sender: str, recipient: str, message: bytes, begin: Begin, deadline: float) -> Report:
+    def send(  # noqa: PLR0917
+        self,
+        sender: str,
+        recipient: str,
+        message: bytes,
+        begin: Begin,
+        deadline: float,
+        following: Callable[[], Envelope | None] = lambda: None,
+    ) -> Report:
         """Hand one mail to the relay. `message` ends its lines in CRLF; `deadline` is a `time.monotonic()`.
 
         Past the deadline no dot is written: a relay so slow has deferred the mail. Raises LeaseLost if `begin` does:
         then the mail was not sent, and the connection is gone. Raises InvalidAddress, before anything else, for an
         address that would break the envelope; one that is not ASCII takes a relay with SMTPUTF8. If the relay cannot be
         reached, `begin` is not called.
+
+        `following`: the mail that will be sent next, if that is known; asked while `begin` is being committed.
         """
         for which, address in (("sender", sender), ("recipient", recipient)):
             if not address.isprintable():
                 raise InvalidAddress(which, address, "the envelope takes a bare address in printable characters")
+        envelope = Envelope.of(sender, recipient, message)
         self.start_clock()
         try:
-            reused = self._connect()
+            reused = self._connect(envelope)
         except _TROUBLE as error:
             return self._lost(error)
         durable = begin()
         try:
-            report = self._offer(Envelope.of(sender, recipient, message), reused=reused)
+            report = self._offer(envelope, reused=reused)
             self.pause_clock()  # our database is no stage
+            ahead = None if report else self._take_ahead(following)
             durable()
-            return report or self._deliver(message, deadline)
+            return report or self._deliver(message, deadline, ahead)
         except BaseException:  # LeaseLost above all: whatever comes between, no dot may follow
             self._hang_up()
             raise
@@ -127,8 +144,14 @@ class Relay(SMTPBackend, Staged):
             return False
         return True
 
+    def withdraw(self) -> None:
+        """No mail follows: if one was offered, hang up."""
+        if self._ahead is not None:
+            self._hang_up()
+
     def close(self) -> None:
         """Say goodbye to the relay, if it is there. Never raises."""
+        self.withdraw()  # it may be waiting for a mail, and would take the goodbye for one
         client, self._client = self._client, None
         if client is not None:
             client.quit()
@@ -137,9 +160,13 @@ class Relay(SMTPBackend, Staged):
         """Sends nothing again: whether a mail may be repeated is decided on its row, by those who know its past."""
         return func
 
-    def _connect(self) -> bool:
+    def _connect(self, envelope: Envelope | None = None) -> bool:
         """Have a connection that takes a mail. True if it has taken others before."""
         self.stage = Stage.CONNECT
+        if self._ahead is not None:
+            if self._ahead == envelope:
+                return True
+            self._hang_up()
         if self._client is not None:
             fresh = time.monotonic() - self._used_at < _IDLE_SECONDS and not self._unfinished
             if self._mails < _MAILS_PER_CONNECTION and (fresh or self._conversation().stands()):
@@ -173,8 +200,9 @@ class Relay(SMTPBackend, Staged):
         The relay may have hung up, with a 421 or without a word, while MAIL was on its way. That is not this mail's
         attempt: it was not taken in, let alone its body sent, so it goes over a new connection at once.
         """
+        ahead, self._ahead = self._ahead is not None, None
         try:
-            answer = self._conversation().offer(envelope)
+            answer = self._conversation().offer(envelope, ahead=ahead)
             if answer.stage is not Stage.MAIL or answer.code != CLOSING:
                 return answer
         except OSError as error:
@@ -184,9 +212,17 @@ class Relay(SMTPBackend, Staged):
         self._connect()
         return None
 
-    def _deliver(self, message: bytes, deadline: float) -> Report:
+    def _take_ahead(self, following: Callable[[], Envelope | None]) -> Envelope | None:
+        """What can be offered behind this mail."""
+        if self._mails >= _MAILS_PER_CONNECTION or not self._conversation().pipelines:
+            return None
+        ahead = following()
+        return ahead if ahead is not None and ahead.foreign is None else None
+
+    def _deliver(self, message: bytes, deadline: float, ahead: Envelope | None) -> Report:
+        self._ahead = ahead
         try:
-            return self._report(self._conversation().deliver(message, deadline))
+            return self._report(self._conversation().deliver(message, deadline, ahead))
         except _TROUBLE as error:
             return self._lost(error)
 
@@ -196,7 +232,7 @@ class Relay(SMTPBackend, Staged):
         text = _text(answer.text)
         row = outcomes.of_reply(answer.stage, answer.code, text)
         self._used_at = time.monotonic()
-        self._unfinished = answer.refused
+        self._unfinished = answer.refused and self._ahead is None
         if answer.code == CLOSING or row.outcome is Outcome.RELAY_MISCONFIGURED:
             self._hang_up()
         return self._of(row, answer.stage, answer.code, text)
@@ -214,6 +250,7 @@ class Relay(SMTPBackend, Staged):
 
     def _hang_up(self) -> None:
         """Close without a word."""
+        self._ahead = None
         client, self._client = self._client, None
         if client is not None:
             client.close()

@@ -45,6 +45,7 @@ class Relays:
         self._lock = threading.Lock()
         self._standings: Mapping[str, Standing] = {}
         self._read_at: float | None = None
+        self._all_well = False
         self._refused_senders: Counter[str] = Counter()
 
     def choose(self, token: str, bound: str | None) -> Endpoint | None:
@@ -54,6 +55,8 @@ class Relays:
         as a probe of another relay it is of no use, and takes its own way.
         """
         standings = self._current()
+        if self._all_well and bound is None:
+            return self._endpoints[0]
         allowed = [e for e in self._endpoints if bound in (None, e.name)]
         probed = [e for e in allowed if standings[e.name].probe_token == token]
         return next(iter(probed or [e for e in allowed if standings[e.name].available]), None)
@@ -120,6 +123,7 @@ class Relays:
         with self._lock:
             if self._read_at is None or began > self._read_at:  # a thread that is slow must not bring back the past
                 self._standings, self._read_at = found, began
+                self._all_well = all(there.available and there.probe_token is None for there in found.values())
 
     def _current(self) -> Mapping[str, Standing]:
         if self._read_at is None or time.monotonic() - self._read_at > LOOK_SECONDS:

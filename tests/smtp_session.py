@@ -168,7 +168,7 @@ class Session(asyncio.Protocol):
         text_end, end = (0, 3) if self.buffer.startswith(b".\r\n") else (start + 2, start + 5)
         body = bytes(self.buffer[:text_end])
         del self.buffer[:end]
-        if self.buffer:
+        if self.buffer and not self.server.pipelining:  # RFC 2920, 3.1: else a message may be the first of a group
             self._violation("more was sent behind the dot", bytes(self.buffer))
         elif _is_malformed(body):
             self._violation("a bare CR or LF, a dot that is not doubled or an endless line in", body)

@@ -22,7 +22,8 @@ FIFTH = {"claimed": CHUNK - 4, "sent": 4}
 
 LEFT_BEHIND = {
     "claimed": (1, 0, {"claimed": CHUNK}),
-    "composing": (5, 4, FIFTH),
+    # Ahead of the first that is sent.
+    "composing": (5, 0, {"claimed": CHUNK}),
     "beginning": (5, 4, FIFTH),
     "begun": (5, 4, {"claimed": CHUNK - 5, "sending": 1, "sent": 4}),
     "dotted": (5, 5, {"claimed": CHUNK - 5, "sending": 1, "sent": 4}),

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ class Seam:
     after: bool = False
     recipient: Callable[..., str] | None = None
     """Whom it is about, in words that contain the address; None where that is not known."""
+    written: bool = False
+    """When what the ledger has been told before is on disk."""
 
 
 def _publishes_mail(task: Task, *_: Any, **__: Any) -> bool:
@@ -59,11 +62,11 @@ SEAMS = {
     "claimed": Seam(Task, "apply_async", _publishes_mail),
     "published": Seam(Task, "apply_async", _publishes_mail, after=True),
     "composing": Seam(Message, "as_bytes", _always, recipient=lambda message: message.to),
-    "beginning": Seam(Ledger, "begin", _always),
+    "beginning": Seam(Ledger, "begin", _always, written=True),
     "begun": Seam(Conversation, "deliver", _always, recipient=lambda _, data, *__: data.decode("latin-1")),
     "dotted": Seam(Conversation, "getreply", _reads_the_verdict),
-    "answered": Seam(Ledger, "settle", _settles_as_sent),
-    "settled": Seam(Ledger, "settle", _settles_as_sent, after=True),
+    "answered": Seam(Ledger, "settling", _settles_as_sent),
+    "settled": Seam(Ledger, "settling", _settles_as_sent, after=True, written=True),
 }
 """The steps of a mail, in order. `beginning` is before the row says `sending`; `begun` after it, and before the first
 byte of the body; `dotted` between the dot and the reading of its answer; `answered` between the 250 and its record."""
@@ -87,10 +90,9 @@ def arm(seam: Seam, nth: int | None, recipient: str | None) -> None:
 
     def deadly(*arguments: Any, **named: Any) -> Any:
         dies = due(*arguments, **named)
-        if dies and not seam.after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*arguments, **named)
+        result = original(*arguments, **named) if seam.after or not dies else None
         if dies:
+            time.sleep(0.5 if seam.written else 0)
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

@@ -484,7 +484,12 @@ def outage(request: pytest.FixtureRequest) -> Iterator[Outage]:
     with proxy_to(parsed.port) as proxy:
         distant = parsed.set(port=proxy.port).render_as_string(hide_password=False)
         is_refusal = how == "refuses"
-        yield Outage(distant, proxy.refuse if is_refusal else proxy.hang, proxy.restore, is_refusal=is_refusal)
+
+        def end() -> None:
+            proxy.cut()  # what hung on its way is lost: it would be done, late
+            proxy.restore()
+
+        yield Outage(distant, proxy.refuse if is_refusal else proxy.hang, end, is_refusal=is_refusal)
 
 
 _IMPATIENT = "from outbox import ledger; from outbox.cli import main; ledger.LAST_PATIENCE = 1; main()"

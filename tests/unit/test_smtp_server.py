@@ -32,13 +32,20 @@ def say(server: SmtpServer, *writes: bytes) -> None:
         ([*ENVELOPE.splitlines(keepends=True), b"bare\nLF\r\n.\r\n"], "a bare CR or LF"),
         ([*ENVELOPE.splitlines(keepends=True), b".not doubled\r\n.\r\n"], "a bare CR or LF, a dot"),
         ([*ENVELOPE.splitlines(keepends=True), b"x" * 999 + b"\r\n.\r\n"], "an endless line"),
-        ([*ENVELOPE.splitlines(keepends=True), b"x\r\n.\r\nQUIT\r\n"], "more was sent behind the dot"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_client_that_breaks_the_protocol_fails_the_test(writes: list[bytes], violation: str) -> None:
     with pytest.raises(AssertionError, match=violation), SmtpServer() as server:  # noqa: PT012 - it is leaving that raises
         say(server, *writes)
+        server.wait_for(lambda server: server.violations)
+    assert not server.mails
+
+
+def test_without_pipelining_nothing_may_follow_the_dot() -> None:
+    violation = "more was sent behind the dot"
+    with pytest.raises(AssertionError, match=violation), SmtpServer(pipelining=False) as server:  # noqa: PT012 - as above
+        say(server, *ENVELOPE.splitlines(keepends=True), b"x\r\n.\r\nQUIT\r\n")
         server.wait_for(lambda server: server.violations)
     assert not server.mails
 
