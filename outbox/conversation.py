@@ -137,8 +137,8 @@ class Conversation(SMTPClientWithResponse):
     """
 
     parent: "Relay"
-    _seconds: float
-    """For each write and each reply."""
+    _seconds: float | None = None
+    """For each write and each reply; before anything was allowed, the timeout of connecting."""
 
     def initialize(self) -> None:
         """Greet, encrypt, log in: what the endpoint asks for, or an error. Nothing is done in clear text instead."""
@@ -232,8 +232,7 @@ class Conversation(SMTPClientWithResponse):
         if self.file is None:
             self._wire = Wire(self._connection())
             self.file = BufferedReader(self._wire)
-        # The greeting comes within the timeout of the connection; what is said later, within what was allowed for it.
-        self._wire.begin(self.timeout if self.parent.stage is Stage.CONNECT else self._seconds)
+        self._wire.begin(self.timeout if self._seconds is None else self._seconds)
         lines: list[bytes] = []
         code, more = b"", True
         while more:

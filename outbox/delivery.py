@@ -249,11 +249,11 @@ class Courier:
         if len(chunk.rest) == 1 or self._stopping.is_set() or endpoint.rate or endpoint.domain_rate:
             return None  # a rate counts who asks, and may have him wait
         mail = chunk.rest[1]
-        if not chunk.composer.has(mail) or self._gate.check(mail, chunk.token, 0) != endpoint:
-            return None
         try:
+            if not chunk.composer.has(mail) or self._gate.check(mail, chunk.token, 0) != endpoint:
+                return None
             recipient, data = fence.redirected(self._settings, mail.recipient, chunk.composer.compose(mail))
-        except InvalidAddress:
+        except Exception:  # noqa: BLE001 - whatever it is, the mail in hand has been begun, and must not suffer from it
             return None
         return Envelope.of(mail.sender, recipient, data) if f"{mail.sender}{recipient}".isprintable() else None
 

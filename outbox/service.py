@@ -188,7 +188,8 @@ class EmailService:
             if any(isinstance(waiting, QueuedEmail) for waiting in self._session.new):
                 self._session.flush()  # they keep their order
             if written := enqueue.write(self._connection(), checked):
-                return self._queued(self._loaded(checked, written))
+                self._follow_up(written.row_ids, checked.content["request_id"])
+                return self._loaded(checked, written)
         enqueue.check_blobs(self._connection(), [("", checked)])
         content = EmailContent(**checked.content)
         key, supersedes = checked.content["idempotency_key"], checked.row["supersedes"]
@@ -208,29 +209,21 @@ class EmailService:
         if supersedes is not None:
             self._session.flush()
             self._supersede([supersedes])
-        return self._queued(content)
-
-    def _queued(self, content: EmailContent) -> QueuedEmail:
-        """The mail's first row, when all that follows from the mail is arranged."""
-        log_after_commit(self._session, list(content.recipients), content.request_id)
-        self._wake_after_commit()
+        self._follow_up(list(content.recipients), content.request_id)
         return content.recipients[0]
 
-    def _loaded(self, checked: Draft, written: enqueue.Written) -> EmailContent:
-        """A mail that is in the database, as if the session had read it from there."""
-        content = EmailContent(id=written.content_id, **checked.content)
-        recipients = [
-            QueuedEmail(id=id_, content_id=written.content_id, **row)
-            for id_, row in zip(written.row_ids, enqueue.rows(checked, {}), strict=True)
-        ]
-        for loaded in (content, *recipients):
-            make_transient_to_detached(loaded)
-        self._session.add_all((content, *recipients))
-        set_committed_value(content, "recipients", recipients)
-        set_committed_value(content, "attachments", [])
-        for row in recipients:
-            set_committed_value(row, "content", content)
-        return content
+    def _follow_up(self, mails: Sequence[QueuedEmail | int], request_id: str | None) -> None:
+        """What there is to do after the commit: mails that are queued are told of and sent."""
+        log_after_commit(self._session, mails, request_id)
+        self._wake_after_commit()
+
+    def _loaded(self, checked: Draft, written: enqueue.Written) -> QueuedEmail:
+        """The first row of a mail that is in the database, as if the session had read it from there."""
+        columns = enqueue.rows(checked, {})[0]
+        row = QueuedEmail(id=written.row_ids[0], content_id=written.content_id, **columns)
+        make_transient_to_detached(row)
+        self._session.add(row)
+        return row
 
     def _collapse(self, mail: Mapping[str, Any]) -> QueuedEmail:
         """The same for a mail that collapses: it takes up the digest that waits, or begins one."""
@@ -286,8 +279,7 @@ class EmailService:
         self._supersede({d.row["supersedes"] for _, d in new} - {None})
         if new:
             written = [firsts[id_] for id_, _ in new]
-            log_after_commit(self._session, written, drafts[0].content["request_id"])
-            self._wake_after_commit()
+            self._follow_up(written, drafts[0].content["request_id"])
         return [
             firsts[ids[d.content["message_id"]]]
             if d.content["message_id"] in ids

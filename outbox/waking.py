@@ -32,7 +32,6 @@ def wake_after_commit(session: Session | scoped_session[Session], wake: Wake) ->
     """
     session = session() if isinstance(session, scoped_session) else session
     session.info.setdefault(_WAKING, set()).add(wake)
-    _listen(session)
 
 
 def log_after_commit(
@@ -45,14 +44,6 @@ def log_after_commit(
         savepoints.add(transaction)
         transaction = transaction.parent
     session.info.setdefault(_QUEUED, []).append((savepoints, mails, request_id))
-    _listen(session)
-
-
-def _listen(session: Session) -> None:
-    if not event.contains(session, "after_commit", _after_commit):
-        event.listen(session, "after_commit", _after_commit)
-        event.listen(session, "after_soft_rollback", _after_rollback)
-        event.listen(session, "after_transaction_end", _after_end)
 
 
 def _after_commit(session: Session) -> None:
@@ -78,9 +69,8 @@ def _id(mail: QueuedEmail | int) -> int | None:
 
 
 def _after_rollback(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.nested:
-        queued = session.info.get(_QUEUED, ())
-        session.info[_QUEUED] = [line for line in queued if transaction not in line[0]]
+    if transaction.nested and _QUEUED in session.info:
+        session.info[_QUEUED] = [line for line in session.info[_QUEUED] if transaction not in line[0]]
 
 
 def _after_end(session: Session, transaction: SessionTransaction) -> None:
@@ -88,3 +78,9 @@ def _after_end(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
         session.info.pop(_WAKING, None)
         session.info.pop(_QUEUED, None)
+
+
+# To all sessions, once: to listen to each session anew costs a commit more than the rest of this file.
+event.listen(Session, "after_commit", _after_commit)
+event.listen(Session, "after_soft_rollback", _after_rollback)
+event.listen(Session, "after_transaction_end", _after_end)

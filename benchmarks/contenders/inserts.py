@@ -31,26 +31,27 @@ def prepare() -> None:
 def enqueue(count: str, size: str, _: str) -> dict[str, float]:
     """In the way that PROFILE says."""
     write = {"one": _one_by_one, "executemany": _executemany, "copy": _copy}[os.environ["PROFILE"]]
+    warm_up, batch = list(_rows(int(count), WARM_UP, int(size))), list(_rows(0, int(count), int(size)))
     with _connect() as connection:
-        write(connection, _rows(int(count), WARM_UP, int(size)))
+        write(connection, warm_up)
         began = time.monotonic()
-        write(connection, _rows(0, int(count), int(size)))
+        write(connection, batch)
         return {"seconds": time.monotonic() - began}
 
 
-def _one_by_one(connection: psycopg.Connection, rows: Iterator[Row]) -> None:
+def _one_by_one(connection: psycopg.Connection, rows: list[Row]) -> None:
     for row in rows:
         connection.execute(_INSERT, row)
         connection.commit()
 
 
-def _executemany(connection: psycopg.Connection, rows: Iterator[Row]) -> None:
+def _executemany(connection: psycopg.Connection, rows: list[Row]) -> None:
     with connection.cursor() as cursor:
         cursor.executemany(_INSERT, rows)
     connection.commit()
 
 
-def _copy(connection: psycopg.Connection, rows: Iterator[Row]) -> None:
+def _copy(connection: psycopg.Connection, rows: list[Row]) -> None:
     with connection.cursor() as cursor, cursor.copy(f"COPY bare_mails ({_COLUMNS}) FROM STDIN") as copy:
         for row in rows:
             copy.write_row(row)
