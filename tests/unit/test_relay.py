@@ -499,7 +499,7 @@ def test_an_address_that_breaks_the_envelope_is_refused_before_anything_else(fie
     addresses = {"sender": ADA, "recipient": BOB} | {field: address}
     with SmtpServer() as server, connected(server) as subject:
         with pytest.raises(InvalidAddress, match=field):
-            subject.send(**addresses, message=MAIL, begin=marker, deadline=time.monotonic() + 60)
+            subject.send(addresses["sender"], addresses["recipient"], MAIL, marker, time.monotonic() + 60)
         assert server.connections == marker.started == 0
 
 
