@@ -124,8 +124,9 @@ def queue(text: str | None, text_file: str | None, *, as_json: bool, **mail: Any
     if mail["subject"] is None and mail["template"] is None:
         raise click.UsageError("say what: --subject with --text or --html-file, or --template with --context")
     with open_database() as (settings, engine), Session(engine) as session:
-        first = EmailService(session, settings).queue_email(text=text if text_file is None else text_file, **mail)
-        is_new = first in session.new
+        service, key = EmailService(session, settings), mail["idempotency_key"]
+        is_new = key is None or not service.taken([key])
+        first = service.queue_email(text=text if text_file is None else text_file, **mail)
         session.commit()
         content = first.content
         rows = list(content.recipients)

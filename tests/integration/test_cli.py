@@ -201,6 +201,7 @@ def test_a_drain_that_can_begin_nothing_ends(
 
     _queue(engine, "a@x.example", "b@x.example")
     monkeypatch.setattr("outbox.claims.begin", begin)
+    monkeypatch.setattr("outbox.turn.take", begin)
     with SmtpServer() as server:
         _environment(monkeypatch, database_url, server)
         result = CliRunner().invoke(main, ["drain"])
