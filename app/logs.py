@@ -125,6 +125,13 @@ class _Handler(logging.Handler):
         """None is needed."""
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """As `logging`, which from Python 3.13 on enters the lock without asking whether there is one."""
+        passes = bool(self.filter(record))
+        if passes:
+            self.emit(record)
+        return passes
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write it."""
         try:
