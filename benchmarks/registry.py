@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-SLOW = 300
-"""Mails a second. Who does fewer is given fewer."""
-
 
 class Kind(StrEnum):
     """Ours, those we are compared with, and what the machine allows."""
@@ -27,6 +24,7 @@ class Contender:
     """Counts the mails on record as sent; None: there is no record, and the sink is asked."""
     profile: str = ""
     is_slow: bool = False
+    """Below 300 mails a second: it is given fewer."""
 
 
 _OURS = "SELECT count(*) FROM email_queue WHERE status = 'sent'"

@@ -171,10 +171,8 @@ class Courier:
 
     def _finish(self, chunk: _Chunk, held: Sequence[Release]) -> None:
         """What was sent goes on record, and what was not back into the queue."""
-        keys = ((threading.get_ident(), endpoint.name) for endpoint in self._settings.endpoints)
-        for key in keys:
-            if key in self._relays:
-                self._relays[key].withdraw()
+        for endpoint in self._settings.endpoints:
+            self._relay(endpoint).withdraw()
         try:
             chunk.recording.finish()
         finally:

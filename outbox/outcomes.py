@@ -176,9 +176,7 @@ def of_reply(stage: Stage, code: int, text: str) -> Row:
 
     A code of any other class answers something that we did not ask: that is as good as a lost connection.
     """
-    if stage is Stage.DOT and code // 100 == _SUCCESS:
-        return TABLE[0]  # without looking through the others, since this is what becomes of nearly all mail
-    if code // 100 not in _REFUSALS:
+    if not (code // 100 in _REFUSALS or (stage is Stage.DOT and code // 100 == _SUCCESS)):
         return of_break(stage, Broken.LOST)
     return next(
         row for row in TABLE if isinstance(row.when, Says) and stage in row.at and _fits(row.when, str(code), text)
