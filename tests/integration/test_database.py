@@ -1,13 +1,17 @@
 """What the engine promises of each database."""
 
 import re
+import select
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy as sa
 
+from outbox import database
 from outbox.database import UtcDateTime, create_engine, utcnow
 from outbox.errors import SettingsError
 
@@ -125,3 +129,65 @@ def test_another_database_is_refused_and_no_password_shown(url: str, sentence: s
     with pytest.raises(SettingsError) as refused:
         create_engine(url)
     assert str(refused.value) == sentence
+
+
+@contextmanager
+def elsewhere(url: str) -> Iterator[sa.Connection]:
+    """Another program's transaction."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def test_a_connection_that_the_server_ended_is_replaced_unasked(postgresql_url: str) -> None:
+    """All that were waiting in the pool: a restart of the server ends every one of them."""
+    engine = create_engine(postgresql_url)
+    held = [engine.connect() for _ in range(4)]
+    ended = [connection.connection.dbapi_connection.info.backend_pid for connection in held]  # type: ignore[union-attr]
+    for connection in held:
+        connection.close()
+    with elsewhere(postgresql_url) as connection:
+        for process in ended:
+            connection.execute(sa.text("SELECT pg_terminate_backend(:process, 10000)"), {"process": process})
+    for _ in ended:
+        with engine.begin() as connection:
+            assert connection.scalar(sa.text("SELECT pg_backend_pid()")) not in ended
+    engine.dispose()
+
+
+def test_the_server_is_asked_only_where_there_is_doubt(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question is a round trip, and most mails are queued in a transaction of their own."""
+    engine, asked = create_engine(postgresql_url), list[int]()
+    monkeypatch.setattr(engine.dialect, "do_ping", lambda _: asked.append(1))
+
+    def use() -> int:
+        with engine.begin() as connection:
+            connection.execute(sa.text("SELECT 1"))
+        return len(asked)
+
+    monkeypatch.setattr(database, "QUIET", 3600)
+    assert [use(), use(), use()] == [0, 0, 0]
+    monkeypatch.setattr(database, "QUIET", 0)  # somebody in between may have forgotten it
+    assert use() == 1
+    monkeypatch.setattr(database, "QUIET", 3600)
+    with engine.begin() as connection:
+        connection.execute(sa.text("LISTEN news"))
+        socket = connection.connection.dbapi_connection.pgconn.socket  # type: ignore[union-attr]
+    with elsewhere(postgresql_url) as connection:
+        connection.execute(sa.text("NOTIFY news"))
+    assert select.select([socket], [], [], 10)[0]
+    assert use() == 2  # something came that it had not been asked for
+    engine.dispose()
+
+
+def test_a_connection_that_broke_in_use_is_replaced(postgresql_url: str) -> None:
+    """Its user gave it back without a word, as one does who ignores an error."""
+    engine = create_engine(postgresql_url)
+    with engine.connect() as connection:
+        broken = connection.connection.dbapi_connection
+        assert broken is not None
+        broken.pgconn.finish()
+    with engine.begin() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+    engine.dispose()
