@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks import environment, postfix
 from benchmarks.bench import Bench
 from benchmarks.machine import machine, versions
-from benchmarks.questions import drain, enqueue, latency, memory, relay, scale
+from benchmarks.questions import drain, enqueue, latency, memory, profile, relay, scale
 from benchmarks.results import Results
 from benchmarks.servers import servers
 from benchmarks.table import show
@@ -27,6 +27,7 @@ _QUESTIONS: dict[str, Callable[[Bench], None]] = {
     "relay": relay.ask,
     "scale": scale.ask,
     "memory": memory.ask,
+    "profile": profile.ask,
 }
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)

@@ -25,12 +25,14 @@ _TITLES = {
     "relay": "A relay 50 ms away, 16 connections",
     "scale": "A long history, and more processes",
     "memory": "A burst",
+    "profile": "Where a worker's time goes",
 }
 _FIGURES = {
     "rate": "mails a second",
     "p50_ms": "median, ms",
     "p99_ms": "99 in 100, ms",
     "growth_mb": "memory that a worker grew by, MB",
+    "share_python": "of the time in which a worker runs Python",
 }
 """What is drawn of a question, and what stands below it."""
 

@@ -25,12 +25,15 @@ class Processes:
 
     def cpu(self) -> dict[str, float]:
         """Role -> seconds so far, of the user and of the system."""
-        seconds = dict.fromkeys(self._roles, 0.0)
-        for role in self._roles:
-            for process in self._tree(role):
-                with suppress(psutil.NoSuchProcess):
-                    times = process.cpu_times()
-                    seconds[role] += times.user + times.system + times.children_user + times.children_system
+        return {role: sum(self.cpu_of(role).values()) for role in self._roles}
+
+    def cpu_of(self, role: str) -> dict[int, float]:
+        """Process -> seconds so far, with those of its children that have ended."""
+        seconds = {}
+        for process in self._tree(role):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                seconds[process.pid] = times.user + times.system + times.children_user + times.children_system
         return seconds
 
     def resident(self, role: str) -> dict[int, int]:

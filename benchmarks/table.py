@@ -24,6 +24,10 @@ _HEADINGS = {
     "peak_mb": "peak MB",
     "growth_mb": "grown MB",
     "share_contender": "of a core",
+    "share_python": "of Python's time",
+    "wal_queued": "WAL B queued",
+    "wal_sent": "WAL B sent",
+    "stays": "bytes that stay",
 }
 """Figures that are shown, in this order; the file of results has all."""
 

@@ -15,7 +15,7 @@ _SETTLE_SECONDS = 3
 
 def ask(bench: Bench) -> None:
     """100,000 mails that come at once, beside 10,000; then ten minutes of nothing."""
-    usual, burst, idle = (1500, 10_000, 20) if bench.quick else (10_000, 100_000, 600)
+    usual, burst, idle = (1000, 3000, 5) if bench.quick else (10_000, 100_000, 600)
     runs = {
         ("usual", "ours"): partial(_burst, bench, usual),
         ("burst", "ours"): partial(_burst, bench, burst),
