@@ -24,6 +24,7 @@ _TITLES = {
     "latency": "From the commit to the relay's 250",
     "relay": "A relay 50 ms away, 16 connections",
     "scale": "A long history, and more processes",
+    "disk": "Bytes of a mail on PostgreSQL's disk",
     "memory": "A burst",
     "profile": "Where a worker's time goes",
 }
@@ -32,6 +33,9 @@ _FIGURES = {
     "p50_ms": "median, ms",
     "p99_ms": "99 in 100, ms",
     "growth_mb": "memory that a worker grew by, MB",
+    "wal_queued": "written ahead while it is queued, bytes",
+    "wal_sent": "written ahead while it is sent, bytes",
+    "stays": "in tables and indexes, bytes",
     "share_python": "of the time in which a worker runs Python",
 }
 """What is drawn of a question, and what stands below it."""

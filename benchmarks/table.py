@@ -25,8 +25,8 @@ _HEADINGS = {
     "growth_mb": "grown MB",
     "share_contender": "of a core",
     "share_python": "of Python's time",
-    "wal_queued": "WAL B queued",
-    "wal_sent": "WAL B sent",
+    "wal_queued": "WAL bytes queued",
+    "wal_sent": "WAL bytes sent",
     "stays": "bytes that stay",
 }
 """Figures that are shown, in this order; the file of results has all."""
