@@ -32,6 +32,26 @@ def fits(line: Line) -> bool:
     return isinstance(line, Begin) or (isinstance(line, Settlement) and not (line.suppress or line.wipes))
 
 
+def prepare(connection: sa.Connection) -> None:
+    """Before the first turn on a connection: rows are looked up by their ids, whatever PostgreSQL thinks of it.
+
+    It keeps the plan of a statement that is run often. The plan of a worker that started with a new database is to read
+    the whole of its few rows; a burst that comes before autovacuum has counted them is read as a whole by each turn,
+    too (100,000 mails: 1.7 ms each in place of 0.4).
+    """
+    _execute(connection, "SET enable_seqscan = off")
+
+
+def leave(connection: sa.Connection) -> None:
+    """Before it goes back to the pool, to be used for other things."""
+    _execute(connection, "RESET enable_seqscan")
+
+
+def _execute(connection: sa.Connection, words: str) -> None:
+    with connection.begin():
+        connection.exec_driver_sql(words)
+
+
 def take(connection: sa.Connection, lines: Sequence[Line], lease: float) -> set[int]:
     """`claims.begin` and `settlement.settle` of lines that fit, each of a row of its own. Returns the ids that were
     ours. The connection commits by itself.

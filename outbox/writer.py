@@ -89,6 +89,7 @@ class Writer:
         """In one statement. Settlements that come too late, which is rare, are looked into by a second transaction."""
         if self._connection is None:
             self._connection = self._turning.connect()
+            turn.prepare(self._connection)
         with self._connection.begin():
             ours = turn.take(self._connection, [entry.line for entry in batch], self._lease)
         _note(batch, ours)
@@ -126,15 +127,23 @@ class Writer:
     def disconnect(self) -> None:
         """Return the connection to the pool."""
         if self._connection is not None:
-            with suppress(sa.exc.SQLAlchemyError):
-                self._connection.close()
-            self._connection = None
+            try:
+                turn.leave(self._connection)
+            except sa.exc.SQLAlchemyError:
+                _drop(self._connection)
+            self._close()
 
     def drop_connection(self) -> None:
         """Do not return it to the pool: whatever went wrong, the next one is new."""
         if self._connection is not None:
             _drop(self._connection)
-            self.disconnect()
+            self._close()
+
+    def _close(self) -> None:
+        assert self._connection is not None
+        with suppress(sa.exc.SQLAlchemyError):
+            self._connection.close()
+        self._connection = None
 
 
 def _drop(connection: sa.Connection) -> None:

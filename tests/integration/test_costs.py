@@ -1,6 +1,7 @@
 """What a mail costs, in counts: statements and bytes. Seconds are for `benchmarks/`, where they can be compared."""
 
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -95,3 +96,32 @@ def test_bytes_of_an_attachment(engine: sa.Engine, tmp_path: Path) -> None:
             tracemalloc.stop()
     encoded = size * 78 // 57
     assert peak < MOST_COPIES * encoded
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_turn_looks_its_rows_up_however_few_there_are(engine: sa.Engine) -> None:
+    """PostgreSQL keeps the plan, and reads a small table as a whole: a burst must not meet a worker with that plan."""
+    mails = 40
+    with SmtpServer() as server:
+        settings = settings_for(server, outbox_chunk=10)
+        for number in range(mails):
+            queue(engine, settings, to=f"{number}@example.com")
+        assert deliver(engine, settings) == {Status.SENT: mails}
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SHOW enable_seqscan")) == "on"  # the ledger's, given back
+    engine.dispose()  # what a process of PostgreSQL has counted is told at its end
+    assert _scans(engine) < mails
+
+
+def _scans(engine: sa.Engine) -> int:
+    """Of the queue as a whole, when they do not get more any more."""
+    seen = -1
+    while True:
+        with engine.connect() as connection:
+            query = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'email_queue'"
+            now = int(connection.scalar(sa.text(query)))
+        engine.dispose()
+        if now == seen:
+            return now
+        seen = now
+        time.sleep(0.5)
