@@ -67,10 +67,11 @@ RETURNING id, priority, next_attempt_at"""
 
 def _first_due(sql: Words) -> str:
     # Not EXISTS: where most of the history went through a lane, the planner hopes to meet a due row soon and reads it.
+    # Not min(): where nothing was due when PostgreSQL last counted, it expects one row and reads all of a burst.
+    first = """(SELECT next_attempt_at FROM email_queue WHERE status = 'pending' AND priority = {lane:d}
+         ORDER BY next_attempt_at, id LIMIT 1)"""
     return "\n UNION ALL ".join(
-        f"""SELECT {lane:d} AS priority, -({sql.seconds_since("min(next_attempt_at)")}) AS seconds FROM email_queue
-         WHERE status = 'pending' AND priority = {lane:d}"""
-        for lane in Priority
+        f"SELECT {lane:d} AS priority, -({sql.seconds_since(first.format(lane=lane))}) AS seconds" for lane in Priority
     )
 
 

@@ -1,5 +1,6 @@
 """What a mail costs, in counts: statements and bytes. Seconds are for `benchmarks/`, where they can be compared."""
 
+import re
 import threading
 import time
 import tracemalloc
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from outbox import turn
+from outbox import claims, turn
 from outbox.attachments import Attachment
+from outbox.database import PostgreSQL
 from outbox.delivery import Courier
 from outbox.drain import drain
-from outbox.states import Status
+from outbox.states import Priority, Status
 from tests.delivering import deliver, queue, settings_for
 from tests.smtp_server import SmtpProcess, SmtpServer
 
@@ -125,3 +127,17 @@ def _scans(engine: sa.Engine) -> int:
             return now
         seen = now
         time.sleep(0.5)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_first_that_is_due_is_found_without_the_others(engine: sa.Engine) -> None:
+    """In a burst that PostgreSQL has not counted yet: it is asked at the end of each chunk."""
+    with SmtpServer() as server:
+        settings = settings_for(server)
+        for number in range(20):
+            queue(engine, settings, to=f"{number}@example.com")
+    with engine.connect() as connection:
+        plan = connection.scalars(sa.text(f"EXPLAIN (ANALYZE) {claims._first_due(PostgreSQL)}")).all()
+    read = [int(rows) for line in plan for rows in re.findall(r"actual time=\S+ rows=(\d+)", line)]
+    assert 1 in read
+    assert max(read) <= len(Priority)
