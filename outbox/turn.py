@@ -37,7 +37,7 @@ def prepare(connection: sa.Connection) -> None:
 
     It keeps the plan of a statement that is run often. The plan of a worker that started with a new database is to read
     the whole of its few rows; a burst that comes before autovacuum has counted them is read as a whole by each turn,
-    too (100,000 mails: 1.7 ms each in place of 0.4).
+    too (10,000 mails: 0.56 ms of its time each, in place of 0.36).
     """
     _execute(connection, "SET enable_seqscan = off")
 
