@@ -211,6 +211,20 @@ class Statement:
 _DIALECTS: dict[str, Words] = {"postgresql": PostgreSQL, "sqlite": SQLite}
 
 
+_BY_INDEX = sa.text("SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)")
+
+
+def by_index(connection: sa.Connection) -> None:
+    """Until the transaction ends, rows are looked up one by one in their index, whatever PostgreSQL thinks of it.
+
+    Its statistics are of a minute ago, and the plan of a statement that is run often is as old as the connection: with
+    few rows then, it reads a whole table now. And of the ways by an index, only the plain one leaves a note at entries
+    whose rows are gone (16 conversations in a burst: what is in flight was counted on 525 pages in place of 1,181).
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_BY_INDEX)
+
+
 def insert(into: Any, connection: sa.Connection) -> postgresql.Insert | sqlite.Insert:
     """INSERT with ON CONFLICT, which SQLAlchemy offers for each database separately."""
     return postgresql.insert(into) if connection.dialect.name == "postgresql" else sqlite.insert(into)

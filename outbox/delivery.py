@@ -22,7 +22,7 @@ from outbox import fence, retry, signals
 from outbox.chunk import Composer, Mail, load
 from outbox.claims import Begin, Release
 from outbox.conversation import Envelope
-from outbox.database import reading
+from outbox.database import by_index, reading
 from outbox.endpoints import Endpoint
 from outbox.errors import InvalidAddress, LeaseLost, NotRecorded
 from outbox.gate import End, Gate, Hold, Shut
@@ -166,6 +166,7 @@ class Courier:
 
     def _load(self, ids: Sequence[int], token: str) -> tuple[list[Mail], bool]:
         with reading(self._engine) as connection:
+            by_index(connection)
             mails = load(connection, ids, token, self._safe)
             return mails, self._gate.prepare(connection, mails)
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from outbox import breaker, claims, fence, signals
 from outbox.claims import Claim, Release
-from outbox.database import reading
+from outbox.database import by_index, reading
 from outbox.errors import NotRecorded
 from outbox.logs import tell
 from outbox.settings import Settings
@@ -55,6 +55,7 @@ def _drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish)
         lanes = claims.due_lanes(connection)
         if not lanes:
             return
+        by_index(connection)
         busy = claims.in_flight(connection)
         relays = breaker.standings(connection, settings.endpoints).values()
         unowned = fence.owner(connection) is None
@@ -77,6 +78,7 @@ def _drain(engine: sa.Engine, settings: Settings, worker: str, publish: Publish)
     while any(left > 0 for left in room.values()):
         quotas = {lane: max(0, min(left, settings.outbox_chunk)) for lane, left in room.items()}
         with engine.begin() as connection:
+            by_index(connection)
             claim = claims.claim(connection, quotas, worker, _claim_lease(settings))
         _publish(engine, claim, publish)
         for lane, ids in claim.ids.items():
@@ -109,6 +111,7 @@ def next_look(engine: sa.Engine, settings: Settings) -> float | None:
         first_due = claims.first_due(connection)
         if not first_due or fence.whose(connection, settings):
             return None
+        by_index(connection)
         busy = claims.in_flight(connection)
         relays = breaker.standings(connection, settings.endpoints).values()
     low = [seconds for lane, seconds in first_due.items() if busy[lane] <= settings.outbox_in_flight / 2]
@@ -126,6 +129,7 @@ def _probe(  # noqa: PLR0917
     """Have one mail of the lane try a relay. Of two drains at once, one does it."""
     quotas = {priority: int(priority is lane) for priority in Priority}
     with engine.begin() as connection, connection.begin_nested() as claiming:
+        by_index(connection)
         claim = claims.claim(connection, quotas, worker, _claim_lease(settings))
         if not claim.ids[lane] or not breaker.take_probe(connection, relay, claim.token, _claim_lease(settings)):
             claiming.rollback()

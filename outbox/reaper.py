@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from outbox import claims, retry, signals, wiping
 from outbox.chunk import standing
-from outbox.database import reading
+from outbox.database import by_index, reading
 from outbox.journal import Journal
 from outbox.logs import tell
 from outbox.settings import Settings
@@ -52,6 +52,7 @@ def _return_unbegun(engine: sa.Engine) -> int:
     returned = 0
     while True:
         with engine.begin() as connection:
+            by_index(connection)
             batch = len(claims.return_unbegun(connection, REAP_BATCH))
         returned += batch
         if batch < REAP_BATCH:
@@ -63,6 +64,7 @@ def _settle_lapsed(engine: sa.Engine, settings: Settings) -> int:
     settled, last = 0, 0
     while True:
         with engine.begin() as connection:
+            by_index(connection)
             rows = claims.find_lapsed_sendings(connection, REAP_BATCH, last)
             settlements = [_post_mortem(row, policy, settings) for row in rows]
             done = _settle_each(connection, settlements, {row.id: row.request_id for row in rows})

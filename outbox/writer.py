@@ -15,6 +15,7 @@ from tenacity import Retrying, retry_if_exception, wait_exponential
 
 from outbox import claims, turn
 from outbox.claims import Begin, Release
+from outbox.database import by_index
 from outbox.settlement import Settlement, known_as_sent, settle, settle_late
 from outbox.turn import Line
 
@@ -102,6 +103,7 @@ class Writer:
         with self._engine.connect() as connection:
             try:
                 with connection.begin():
+                    by_index(connection)
                     for entries in rounds:
                         self._execute(connection, entries)
             except BaseException:

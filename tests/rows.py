@@ -68,6 +68,14 @@ def leased(engine: sa.Engine, status: Status, token: str, count: int = 1, **colu
     return add(engine, count, **({"status": status} | owned | columns))
 
 
+def repeat(connection: sa.Connection, table: str, count: int, **values: str) -> None:
+    """The first row again and again, as `n` of 2 to `count`, but for these columns, which are SQL. PostgreSQL alone."""
+    names = [column["name"] for column in sa.inspect(connection).get_columns(table) if column["name"] != "id"]
+    chosen = ", ".join(values.get(name, name) for name in names)
+    copy = f"INSERT INTO {table} ({', '.join(names)}) SELECT {chosen} FROM {table}, generate_series(2, {count}) AS n"
+    connection.execute(sa.text(f"{copy} WHERE id = 1"))
+
+
 def add_attempt(connection: sa.Connection, id_: int, number: int, outcome: Outcome) -> None:
     """A line of the record, in the caller's transaction."""
     values = {"started_at": from_now(-60), "stage": Stage.DOT, "reply": "", "relay": "relay:25", "worker": "worker-1"}

@@ -63,9 +63,9 @@ def history(postgresql: sa.URL, postgresql_template: str) -> Iterator[sa.Engine]
         # One content in 40 is sensitive, and not wiped.
         sealed = "CASE WHEN n % 40 = 0 THEN 'sealed'::bytea END"
         names = {"message_id": "'<' || n || '@example.com>'", "request_id": "'req-' || n / 2"}
-        _repeat(connection, "email_contents", CONTENTS, sealed=sealed, **names)
+        rows.repeat(connection, "email_contents", CONTENTS, sealed=sealed, **names)
         # A row every 70 seconds; one in 400 is dead, and one uncertain.
-        _repeat(
+        rows.repeat(
             connection,
             "email_queue",
             FINAL,
@@ -101,14 +101,6 @@ def history(postgresql: sa.URL, postgresql_template: str) -> Iterator[sa.Engine]
     with server.connect() as connection:
         connection.exec_driver_sql("DROP DATABASE history WITH (FORCE)")
     server.dispose()
-
-
-def _repeat(connection: sa.Connection, table: str, count: int, **values: str) -> None:
-    """The first row again and again, but for these columns."""
-    names = [column["name"] for column in sa.inspect(connection).get_columns(table) if column["name"] != "id"]
-    chosen = ", ".join(values.get(name, name) for name in names)
-    copy = f"INSERT INTO {table} ({', '.join(names)}) SELECT {chosen} FROM {table}, generate_series(2, {count}) AS n"
-    connection.execute(sa.text(f"{copy} WHERE id = 1"))
 
 
 def _analyze(engine: sa.Engine, leased: int) -> None:
