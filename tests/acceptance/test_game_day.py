@@ -56,7 +56,7 @@ _SETTINGS = QUICK | {
 def database() -> Iterator[PostgresServer]:
     """On a disk that can be filled."""
     try:
-        with restartable_postgresql(disk=90_000_000) as server:
+        with restartable_postgresql(disk=110_000_000) as server:
             migrations.upgrade(server.url.render_as_string(hide_password=False))
             yield server
     except ServerMissing as missing:
@@ -299,16 +299,18 @@ def _beat_stops(day: Day, beat: Part) -> None:
 def _disk_is_full(day: Day, database: PostgresServer) -> None:
     night = "The disk of the database is full"
     with day.system.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        # 16 MB of a new file for its log, without which it stops: that would be the other half of this night.
-        connection.execute(sa.text("SELECT pg_switch_wal()"))
-        connection.execute(sa.text("CHECKPOINT"))
+        # 32 MB of new files for its log, without which it stops: that would be the other half of this night.
+        for _ in range(2):
+            connection.execute(sa.text("SELECT pg_switch_wal()"))
+            connection.execute(sa.text("CHECKPOINT"))
     database.fill_disk()
     with pytest.raises(sa.exc.OperationalError, match="DiskFull"):
         day.queue("refused@example.com", text=secrets.token_hex(2_000_000))
     day.wait_for_alert(night, times=2)
     assert "is full: could not" in day.health("database_disk")
     assert "has no room on its disk" in day.overview()
-    assert "has no room on its disk" in day.look("doctor")
+    doctor = day.look("doctor")
+    assert "has no room on its disk" in doctor, doctor
     database.free_disk()
     day.wait_for_alert(night, 1, times=2)
     day.type(night)
