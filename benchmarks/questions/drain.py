@@ -26,13 +26,16 @@ _SMALL = (
     "pipelined",
 )
 _LARGE = ("ours", "post_office_tuned")
+_QUICK = ("ours", "post_office_tuned", "tutorial", "ready_bytes")
+"""Those that a bar is about."""
 
 
 def ask(bench: Bench) -> None:
     """20,000 of 2 KB, or 5,000 where that would take minutes; 10,000 of 20 KB."""
     _ask_sinks(bench)
     small, slow = (1000, 100) if bench.quick else (20_000, 5000)
-    counts = {("2 KB", name): slow if CONTENDERS[name].is_slow else small for name in _SMALL}
+    asked = _QUICK if bench.quick else _SMALL
+    counts = {("2 KB", name): slow if CONTENDERS[name].is_slow else small for name in asked}
     if not bench.quick:
         counts |= {("20 KB", name): 10_000 for name in _LARGE}
     runs = {(case, name): partial(drain, bench, name, count, _SIZES[case]) for (case, name), count in counts.items()}

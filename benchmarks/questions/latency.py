@@ -21,7 +21,8 @@ _LAST_SECONDS = 60
 def ask(bench: Bench) -> None:
     """200 mails, one each 0.15 s."""
     count = 10 if bench.quick else 200
-    runs = {("2 KB", name): partial(_trickle, bench, name, count) for name in _CONTENDERS}
+    asked = _CONTENDERS[:1] if bench.quick else _CONTENDERS
+    runs = {("2 KB", name): partial(_trickle, bench, name, count) for name in asked}
     bench.take_turns("latency", runs)
 
 
