@@ -175,7 +175,7 @@ class Ledger:
         with self._gate:
             if not self._waiting.empty():
                 return False
-            self._writer.disconnect()
+            self._writer.drop_connection()
             self._thread = None
             return True
 

@@ -126,26 +126,13 @@ class Writer:
             ours |= claims.release(connection, releases)
         _note(entries, ours)
 
-    def disconnect(self) -> None:
-        """Return the connection to the pool."""
-        if self._connection is not None:
-            try:
-                turn.leave(self._connection)
-            except sa.exc.SQLAlchemyError:
-                _drop(self._connection)
-            self._close()
-
     def drop_connection(self) -> None:
-        """Do not return it to the pool: whatever went wrong, the next one is new."""
+        """Close it, not to the pool: what went wrong with it, and what `turn.prepare` has set, ends with it."""
         if self._connection is not None:
             _drop(self._connection)
-            self._close()
-
-    def _close(self) -> None:
-        assert self._connection is not None
-        with suppress(sa.exc.SQLAlchemyError):
-            self._connection.close()
-        self._connection = None
+            with suppress(sa.exc.SQLAlchemyError):
+                self._connection.close()
+            self._connection = None
 
 
 def _drop(connection: sa.Connection) -> None:

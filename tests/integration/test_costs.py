@@ -78,7 +78,7 @@ def test_conversations_share_statements(engine: sa.Engine, monkeypatch: pytest.M
             queue(engine, settings, to=f"{number}@example.com")
         drain(engine, settings, "worker-1", lambda _, ids, token: chunks.append((ids, token)))
         with counted(engine, monkeypatch) as seen, closing(Courier(engine, settings, "worker-1")) as courier:
-            threads = [threading.Thread(target=courier.deliver, args=chunk) for chunk in chunks]
+            threads = [threading.Thread(target=courier.deliver, args=claimed) for claimed in chunks]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -116,7 +116,7 @@ def test_a_mail_is_looked_up_however_few_there_are(engine: sa.Engine, sensitive:
             queue(engine, settings, to=f"{number}@example.com", sensitive=sensitive)
         assert deliver(engine, settings) == {Status.SENT: mails}
     with engine.connect() as connection:
-        assert connection.scalar(sa.text("SHOW enable_seqscan")) == "on"  # the ledger's, given back
+        assert connection.scalar(sa.text("SHOW enable_seqscan")) == "on"  # the ledger's ended with its connection
     assert _scans(engine) == {}
 
 
@@ -141,7 +141,7 @@ def test_the_first_that_is_due_is_found_without_the_others(engine: sa.Engine) ->
     _burst(engine, 20)
     with engine.connect() as connection:
         plan = _explain(connection, claims._first_due(PostgreSQL))
-    read = [int(rows) for rows in re.findall(r"actual time=\S+ rows=(\d+)", plan)]
+    read = [int(count) for count in re.findall(r"actual time=\S+ rows=(\d+)", plan)]
     assert 1 in read
     assert max(read) <= len(Priority)
 
